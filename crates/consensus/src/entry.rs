@@ -1,0 +1,41 @@
+//! Replicated Log: the entries that every member applies in the same order.
+//!
+//! Used by Raft, Multi-Paxos, Viewstamped Replication, ZAB and Kafka's KRaft.
+
+use crate::Membership;
+use bytes::Bytes;
+use clocks::LogPosition;
+
+/// One entry of a group's log. Immutable once committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where the entry stands and which leadership wrote it.
+    pub position: LogPosition,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+/// The content of an [`Entry`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// A new leader's first entry: commits what came before it (Raft, section 8).
+    Barrier,
+    /// A command for the state machine; opaque here.
+    Command(Bytes),
+    /// From this entry on, quorums are those of this membership (thesis, section 4.1).
+    Membership(Membership),
+}
+
+impl Entry {
+    /// Bytes that the entry takes in windows and caches: its payload and a fixed overhead.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const OVERHEAD: usize = 32;
+        OVERHEAD
+            + match &self.payload {
+                Payload::Barrier => 0,
+                Payload::Command(command) => command.len(),
+                Payload::Membership(membership) => 8 * membership.len(),
+            }
+    }
+}

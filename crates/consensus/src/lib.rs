@@ -1,0 +1,30 @@
+//! Replicated-log protocols, sans-IO: messages and deadlines in, effects out.
+//!
+//! May not use `std`, a clock, entropy, a thread or storage: the compiler and `tidy` see to it.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod effect;
+mod entry;
+mod membership;
+mod message;
+
+pub use effect::{Effect, HardState, Persist, PersistToken, ReadToken};
+pub use entry::{Entry, Payload};
+pub use membership::Membership;
+pub use message::{Body, Message};
+
+/// What a member is to its group at the moment (Raft, section 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether an election would succeed (thesis, section 9.6).
+    PreCandidate,
+    /// Asks for votes.
+    Candidate,
+    /// Orders the log.
+    Leader,
+}

@@ -1,0 +1,56 @@
+//! Majority Quorum: who votes, and the joint configuration in which two majorities must agree
+//! (Raft, section 6; thesis, section 4.3).
+//!
+//! Used by Raft, Paxos, Viewstamped Replication and ZAB. Invariant: `voters` is never empty.
+
+use alloc::collections::BTreeSet;
+use clocks::NodeId;
+
+/// The members of a group. While `outgoing` is not empty, every decision needs a majority of both
+/// `voters` and `outgoing`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// The voters that the group is to have.
+    pub voters: BTreeSet<NodeId>,
+    /// The voters that it had, during a joint configuration.
+    pub outgoing: BTreeSet<NodeId>,
+    /// Members that receive the log and do not vote.
+    pub learners: BTreeSet<NodeId>,
+}
+
+impl Membership {
+    /// A settled membership of voters alone.
+    pub fn of_voters(voters: impl IntoIterator<Item = NodeId>) -> Membership {
+        Membership { voters: voters.into_iter().collect(), ..Membership::default() }
+    }
+
+    /// Every member once, in order.
+    #[must_use]
+    pub fn members(&self) -> BTreeSet<NodeId> {
+        self.voters.iter().chain(&self.outgoing).chain(&self.learners).copied().collect()
+    }
+
+    /// Number of roles held, an upper bound of the number of members.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.voters.len() + self.outgoing.len() + self.learners.len()
+    }
+
+    /// Whether nobody is a member.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether two majorities must agree.
+    #[must_use]
+    pub fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Whether `node`'s vote counts.
+    #[must_use]
+    pub fn is_voter(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.outgoing.contains(&node)
+    }
+}

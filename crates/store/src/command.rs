@@ -1,0 +1,165 @@
+//! Commands: what a log entry asks of a state machine. Their encoding (versioned envelope, byte
+//! table in docs/formats.md) is `Envelope::encode` / `decode`.
+
+use crate::range::{KeyRange, Range, Revision};
+use bytes::Bytes;
+use clocks::NodeId;
+
+/// Whose requests a sequence numbers: one incarnation of one member. The first session of a
+/// process has the incarnation of its log; refused sessions are followed by fresh ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId {
+    /// The member that forwards.
+    pub member: NodeId,
+    /// Never used before by this member.
+    pub incarnation: u64,
+}
+
+/// What an entry carries: the command and what makes repeating it harmless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// Whose request; must be open, except for `OpenSession` itself.
+    pub session: SessionId,
+    /// Grows by one per request of the session, from 1.
+    pub sequence: u64,
+    /// Every sequence of this session below this one has been answered: forget them.
+    pub answered_below: u64,
+    /// Wall time at the proposer in milliseconds; advisory, never a version.
+    pub advisory_time_ms: u64,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Opens the envelope's session.
+    OpenSession,
+    /// Keyspace: set a key.
+    Put(Put),
+    /// Keyspace: delete keys.
+    DeleteRange(DeleteRange),
+    /// Keyspace: compare, then one of two branches, atomically.
+    Txn(Txn),
+    /// Keyspace: forget versions superseded at or before this revision.
+    Compact {
+        /// From here on history stays.
+        revision: Revision,
+    },
+    /// Consistent core: a member says who it is and what it speaks.
+    RegisterMember(Member),
+    /// Consistent core: new formats up to this level may be written.
+    RaiseFeatureLevel {
+        /// Every member speaks it.
+        level: u32,
+    },
+}
+
+/// A member of the cluster, as the consistent core knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name, for people.
+    pub name: String,
+    /// Where its peers reach it (`host:port`).
+    pub peer_addresses: Vec<String>,
+    /// Where its clients reach it (URLs); empty until it has started once.
+    pub client_urls: Vec<String>,
+    /// Identity of its data directory, zero until it has started once: an empty directory under a
+    /// known member id is refused.
+    pub directory_id: u128,
+    /// Highest feature level that it speaks.
+    pub feature_level: u32,
+}
+
+/// Set a key (etcd `PutRequest`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Put {
+    /// The key, not empty.
+    pub key: Bytes,
+    /// The new value.
+    pub value: Bytes,
+    /// Lease to attach; 0: none.
+    pub lease: i64,
+    /// Return the version replaced.
+    pub prev_kv: bool,
+    /// Keep the value; the key must exist.
+    pub ignore_value: bool,
+    /// Keep the lease; the key must exist.
+    pub ignore_lease: bool,
+}
+
+/// Delete keys (etcd `DeleteRangeRequest`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteRange {
+    /// Which.
+    pub keys: KeyRange,
+    /// Return the versions deleted.
+    pub prev_kv: bool,
+}
+
+/// Compare and branch (etcd `TxnRequest`). The nesting depth and the number of operations are
+/// validated before it is proposed, and bounded again by the decoder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Txn {
+    /// All must hold for `success`.
+    pub compare: Vec<Compare>,
+    /// Done if they hold.
+    pub success: Vec<TxnOp>,
+    /// Done if not.
+    pub failure: Vec<TxnOp>,
+}
+
+/// One step of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TxnOp {
+    /// Read, seeing the steps before.
+    Range(Range),
+    /// Write.
+    Put(Put),
+    /// Delete.
+    DeleteRange(DeleteRange),
+    /// A transaction within.
+    Txn(Txn),
+}
+
+/// A condition on every key of a range; a missing key counts as version, revisions and lease 0 and
+/// fails a comparison of values (as etcd's `applyCompares` does).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compare {
+    /// Which keys.
+    pub keys: KeyRange,
+    /// How the key's attribute must stand to the operand.
+    pub result: CompareResult,
+    /// The attribute and the operand.
+    pub target: CompareTarget,
+}
+
+/// How the attribute stands to the operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompareResult {
+    /// Equal.
+    Equal,
+    /// Greater.
+    Greater,
+    /// Less.
+    Less,
+    /// Not equal.
+    NotEqual,
+}
+
+/// Attribute and operand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CompareTarget {
+    /// The version.
+    Version(i64),
+    /// The create revision.
+    Create(Revision),
+    /// The mod revision.
+    Mod(Revision),
+    /// The value.
+    Value(Bytes),
+    /// The lease.
+    Lease(i64),
+}
