@@ -6,7 +6,15 @@
 
 pub mod command;
 mod engine;
+mod envelope;
+mod failure;
+pub mod limits;
+mod mem_engine;
 pub mod range;
 pub mod reply;
 
 pub use engine::{Engine, EngineError, EngineSnapshot, Pair, WriteBatch};
+pub use envelope::DecodeError;
+pub use failure::StoreFailure;
+pub use limits::{StoreLimits, WatchLimits};
+pub use mem_engine::MemEngine;

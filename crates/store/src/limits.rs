@@ -1,0 +1,70 @@
+//! Every bound of this crate in one place, with compile-time checks of how they relate.
+
+/// Format version of everything that the state machines keep in the engine.
+pub const STATE_FORMAT: u16 = 1;
+/// Version of the envelope that carries a command (docs/formats.md, Commands).
+pub const ENVELOPE_VERSION: u8 = 1;
+/// Version of the chunks of a snapshot (docs/formats.md, State).
+pub const SNAPSHOT_VERSION: u8 = 1;
+/// Deepest nesting of transactions that a decoder follows; front ends allow less.
+pub const TXN_DEPTH_MAX: usize = 128;
+/// Most comparisons and operations, all levels together, that a decoder takes from one command.
+pub const TXN_ITEMS_MAX: usize = 1 << 16;
+/// Most addresses or URLs of one member.
+pub const MEMBER_ADDRESSES_MAX: usize = 64;
+/// The chain hash is handed out at every multiple of this index, for comparison among voters.
+pub const HASH_INTERVAL: u64 = 1024;
+
+/// Bounds of one state machine. Those of the first block change what is decided at apply, so they
+/// are the same on every member for a given feature level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Most sessions open; the one used longest ago gives way.
+    pub sessions_max: usize,
+    /// Most gaps in one session's applied sequences; a session that needs more has expired.
+    pub session_gaps_max: usize,
+    /// Most members of which the highest incarnation is remembered.
+    pub incarnations_max: usize,
+
+    /// A chunk of a snapshot ends before it exceeds this many bytes (but holds one record).
+    pub snapshot_chunk_bytes: usize,
+}
+
+impl Default for StoreLimits {
+    fn default() -> StoreLimits {
+        StoreLimits {
+            sessions_max: 1024,
+            session_gaps_max: 1024,
+            incarnations_max: 4096,
+            snapshot_chunk_bytes: 256 * 1024,
+        }
+    }
+}
+
+/// Bounds of the watch hub of one node; they may differ between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchLimits {
+    /// Bytes that one stream may have queued or handed out and not yet consumed; beyond it, its
+    /// watchers wait and catch up from history. One response beyond it is possible.
+    pub stream_bytes_max: usize,
+    /// Bytes of events after which a response that holds several revisions ends, and above which
+    /// a response to a watcher that asked for fragments is split.
+    pub response_bytes_max: usize,
+    /// Watchers that one pass over history serves.
+    pub catch_up_watchers_max: usize,
+}
+
+impl Default for WatchLimits {
+    fn default() -> WatchLimits {
+        WatchLimits {
+            stream_bytes_max: 4 * 1024 * 1024,
+            response_bytes_max: 1024 * 1024,
+            catch_up_watchers_max: 512,
+        }
+    }
+}
+
+const _: () = {
+    assert!(TXN_DEPTH_MAX <= TXN_ITEMS_MAX);
+    assert!(HASH_INTERVAL.is_power_of_two());
+};
