@@ -1,0 +1,26 @@
+//! Every bound of the etcd face, and how they relate.
+
+/// A request's encoded bytes (etcd's `--max-request-bytes`).
+pub const REQUEST_BYTES_MAX: usize = 1_572_864;
+
+/// What a message may weigh on the wire before it is decoded: the bound on requests and etcd's
+/// overhead for framing.
+pub const MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
+
+/// Comparisons, or operations of one branch, of a transaction together with those it is nested in
+/// (etcd's `--max-txn-ops`).
+pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
+
+/// Levels of transactions within transactions. Below what the protobuf decoder follows (100 levels
+/// of messages, two per transaction), so that the refusal is ours and says so.
+pub const TRANSACTION_DEPTH_MAX: usize = 32;
+
+/// Encoded bytes of a watch reply beyond which it is split for watches that asked for fragments.
+pub const WATCH_FRAGMENT_BYTES: usize = REQUEST_BYTES_MAX;
+
+/// Watches of one stream.
+pub const WATCHES_PER_STREAM_MAX: usize = 100_000;
+
+const _: () = assert!(REQUEST_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(TRANSACTION_DEPTH_MAX < TRANSACTION_OPERATIONS_MAX);
+const _: () = assert!(2 * TRANSACTION_DEPTH_MAX + 8 < 100);
