@@ -26,6 +26,10 @@ pub struct HardState {
     pub log_start: LogPosition,
     /// The membership in force at `log_start`.
     pub membership: Membership,
+    /// Set (and synced) by the host when it found part of the log lost to corruption: the member
+    /// neither votes nor vouches until it holds a committed entry that a leader appended after
+    /// hearing of its return; Raft then clears it.
+    pub damaged: bool,
 }
 
 /// Writes that belong together: after a crash either a prefix of `entries` is there or all of
@@ -89,12 +93,20 @@ pub enum Effect {
     WriteSnapshot {
         /// Position the snapshot is of.
         position: LogPosition,
+        /// The members at that position; becomes part of the live state.
+        membership: Membership,
         /// Number of the chunk.
         chunk: u64,
         /// Opaque.
         data: Bytes,
         /// The last one: make the snapshot the live state, durably, before answering.
         done: bool,
+    },
+    /// Whoever leads contradicts an entry that this member knows committed: safety is broken, by a
+    /// defect or by lost disks. The host stops the group and says so; nothing was changed.
+    Contradicted {
+        /// Which entry.
+        index: LogIndex,
     },
     /// Role, term or known leader changed.
     RoleChanged {

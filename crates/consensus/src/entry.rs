@@ -1,6 +1,5 @@
-//! Replicated Log: the entries that every member applies in the same order.
-//!
-//! Used by Raft, Multi-Paxos, Viewstamped Replication, ZAB and Kafka's KRaft.
+//! An entry of the replicated log, which every member applies in the same order.
+
 
 use crate::Membership;
 use bytes::Bytes;

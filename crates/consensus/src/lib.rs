@@ -6,15 +6,28 @@
 
 extern crate alloc;
 
+mod config;
 mod effect;
 mod entry;
-mod membership;
+mod errors;
+mod heartbeat_coalescer;
+mod majority_quorum;
 mod message;
+mod raft;
+mod recovery;
+mod status;
+mod term_table;
 
+pub use config::{Config, LeaseMode, MAX_MEMBERS};
 pub use effect::{Effect, HardState, Persist, PersistToken, ReadToken};
 pub use entry::{Entry, Payload};
-pub use membership::Membership;
+pub use errors::{MembershipError, ProposeError, RecoveryError, TransferError};
+pub use heartbeat_coalescer::{Beat, HeartbeatCoalescer, PeerHeartbeats};
+pub use majority_quorum::Membership;
 pub use message::{Body, Message};
+pub use raft::{Committed, MembershipChange, Raft, SnapshotRead};
+pub use recovery::{Applied, Recovered, Recovery};
+pub use status::{PeerProgress, ProgressState};
 
 /// What a member is to its group at the moment (Raft, section 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

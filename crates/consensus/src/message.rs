@@ -61,6 +61,12 @@ pub enum Body {
         /// The last entry covered by the append that this answers.
         matched: LogPosition,
     },
+    /// As `AppendOk`, from a member that lost part of its log (`HardState::damaged`): it holds the
+    /// entries, but does not vouch for them as a voter.
+    AppendHeld {
+        /// The last entry covered by the append that this answers.
+        matched: LogPosition,
+    },
     /// The follower's log does not hold the append's `previous`.
     AppendConflict {
         /// The `previous` that was refused; tells a stale answer from a current one.
@@ -71,7 +77,7 @@ pub enum Body {
     },
     /// The leader is alive; also the one vehicle of leases, check-quorum and read index.
     Heartbeat {
-        /// Number of this round within the leadership; every round is answered at most once.
+        /// Number of this round within the leadership, from 1. A repeated answer changes nothing.
         round: u64,
         /// The leader's high-water mark, never above what the receiver is known to hold.
         committed: LogIndex,
@@ -82,6 +88,20 @@ pub enum Body {
     HeartbeatReply {
         /// The round answered.
         round: u64,
+    },
+    /// A damaged member's answer to a heartbeat, in place of `HeartbeatReply`: it promises nothing
+    /// and counts for nothing until the leader has appended an entry after hearing this.
+    Returned {
+        /// Drawn at every start, so that answers to an earlier return are not taken for this one's.
+        nonce: u64,
+    },
+    /// The leader appended `position` after hearing of the return: once the member knows that
+    /// entry committed, it is a full voter again.
+    ReturnHeard {
+        /// The return that this answers.
+        nonce: u64,
+        /// An entry appended after hearing of it.
+        position: LogPosition,
     },
     /// Part of the state at `position`, for a follower whose log is too short.
     SnapshotChunk {
@@ -96,8 +116,8 @@ pub enum Body {
         /// Whether this is the last chunk.
         done: bool,
     },
-    /// The follower wants `next` of the snapshot at `position` (all before are written); equal to
-    /// the number of chunks + 1 once the snapshot is installed durably.
+    /// The follower wants chunk `next` of the snapshot at `position`; all before are written. Once
+    /// the snapshot is installed durably it answers `AppendOk` for `position` instead.
     SnapshotAck {
         /// The snapshot this is about.
         position: LogPosition,

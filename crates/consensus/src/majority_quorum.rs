@@ -1,9 +1,11 @@
 //! Majority Quorum: who votes, and the joint configuration in which two majorities must agree
 //! (Raft, section 6; thesis, section 4.3).
 //!
-//! Used by Raft, Paxos, Viewstamped Replication and ZAB. Invariant: `voters` is never empty.
+//! Used by Raft, Paxos, Viewstamped Replication and ZAB. Invariant: the `voters` of a group in being
+//! are never empty; a node that waits to be added to a group knows of none, and decides nothing.
 
 use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 use clocks::NodeId;
 
 /// The members of a group. While `outgoing` is not empty, every decision needs a majority of both
@@ -53,4 +55,32 @@ impl Membership {
     pub fn is_voter(&self, node: NodeId) -> bool {
         self.voters.contains(&node) || self.outgoing.contains(&node)
     }
+}
+
+impl Membership {
+    /// The highest value that a quorum has reached: a majority of `voters` and, when joint, of
+    /// `outgoing` each hold at least this much. `None` without voters.
+    pub fn quorum_value<V: Ord + Copy>(&self, reached: impl Fn(NodeId) -> V) -> Option<V> {
+        let incoming = majority_value(&self.voters, &reached)?;
+        if !self.is_joint() {
+            return Some(incoming);
+        }
+        majority_value(&self.outgoing, &reached).map(|outgoing| incoming.min(outgoing))
+    }
+
+    /// Whether those for whom `agrees` holds are a quorum.
+    pub fn is_quorum(&self, agrees: impl Fn(NodeId) -> bool) -> bool {
+        self.quorum_value(agrees) == Some(true)
+    }
+}
+
+/// The highest value that a majority of `voters` has reached.
+fn majority_value<V: Ord + Copy>(
+    voters: &BTreeSet<NodeId>,
+    reached: &impl Fn(NodeId) -> V,
+) -> Option<V> {
+    let mut values: Vec<V> = voters.iter().map(|voter| reached(*voter)).collect();
+    values.sort_unstable();
+    // With n sorted upwards, position (n - 1) / 2 has a majority at or above it.
+    values.get(values.len().checked_sub(1)? / 2).copied()
 }

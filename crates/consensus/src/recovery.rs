@@ -1,0 +1,207 @@
+//! From what a restart finds on disk to what Raft needs in memory, in one pass over the log and in
+//! bounded memory.
+//!
+//! The state machine may be ahead of the log: an entry is applied once it is durable on a quorum,
+//! which need not include this member. The log then begins anew after the applied position.
+
+use crate::term_table::TermTable;
+use crate::{Entry, HardState, Membership, Payload, RecoveryError};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use clocks::{LogIndex, LogPosition};
+
+/// What the state machine holds durably; the host stores both fields with the applied data, in one
+/// batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The last entry applied.
+    pub position: LogPosition,
+    /// The members as of that entry: those of the last `Payload::Membership` applied (or of the
+    /// snapshot installed), else those that the group was founded with.
+    pub membership: Membership,
+}
+
+/// Collects a replay of the log's records, in the order in which they were written. A reader that
+/// skips what later records replaced gets the same result.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    hard_state: HardState,
+    /// Entries found so far; `None` before the first, when any index may come.
+    entries: Option<TermTable>,
+    memberships: Vec<(LogPosition, Membership)>,
+    tail: VecDeque<Entry>,
+    tail_bytes: usize,
+    tail_bytes_limit: usize,
+}
+
+impl Recovery {
+    /// Begins a replay. `initial` counts if the log holds no hard state: the founding members for a
+    /// member of a new group, `HardState::default()` for one that waits to be added. `tail_bytes`
+    /// bounds the entries kept in memory (use `Config::cache_bytes`).
+    #[must_use]
+    pub fn new(initial: HardState, tail_bytes: usize) -> Recovery {
+        Recovery {
+            hard_state: initial,
+            entries: None,
+            memberships: Vec::new(),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            tail_bytes_limit: tail_bytes,
+        }
+    }
+
+    /// A hard state record: replaces the one before.
+    pub fn replay_hard_state(&mut self, state: HardState) {
+        self.hard_state = state;
+    }
+
+    /// An entry record: replaces whatever the log held from its index on.
+    ///
+    /// # Errors
+    /// If entries before it are missing, or its term is below that of the entry before.
+    pub fn replay_entry(&mut self, entry: Entry) -> Result<(), RecoveryError> {
+        let position = entry.position;
+        let fresh = || TermTable::new(LogPosition::new(clocks::Term::ZERO, position.index - 1));
+        if position.index == 0 {
+            return Err(RecoveryError::Gap { after: 0, found: 0 });
+        }
+        let table = self.entries.get_or_insert_with(fresh);
+        if position.index <= table.start().index {
+            *table = fresh();
+            self.drop_after(position.index - 1);
+        } else if position.index <= table.last().index {
+            table.truncate_after(position.index - 1);
+            self.drop_after(position.index - 1);
+        }
+        let table = self.entries.get_or_insert_with(fresh);
+        let last = table.last();
+        if position.index != last.index + 1 {
+            return Err(RecoveryError::Gap { after: last.index, found: position.index });
+        }
+        if position.term < last.term {
+            return Err(RecoveryError::TermRegressed { at: position });
+        }
+        table.push(position);
+        if let Payload::Membership(membership) = &entry.payload {
+            self.memberships.push((position, membership.clone()));
+        }
+        self.tail_bytes += entry.weight();
+        self.tail.push_back(entry);
+        while self.tail_bytes > self.tail_bytes_limit {
+            let Some(dropped) = self.tail.pop_front() else { break };
+            self.tail_bytes -= dropped.weight();
+        }
+        Ok(())
+    }
+
+    /// A reset record: a snapshot through `start` replaced the whole log.
+    pub fn replay_reset(&mut self, start: LogIndex) {
+        self.entries = Some(TermTable::new(LogPosition::new(clocks::Term::ZERO, start)));
+        self.memberships.clear();
+        self.tail.clear();
+        self.tail_bytes = 0;
+    }
+
+    /// Ends the replay and puts the log and the state machine together.
+    ///
+    /// # Errors
+    /// If entries are missing between the start of the log, its entries and the applied position.
+    pub fn finish(self, applied: Applied) -> Result<Recovered, RecoveryError> {
+        let log_start = self.hard_state.log_start;
+        if applied.position.index < log_start.index {
+            return Err(RecoveryError::StateBehindLog { applied: applied.position, log_start });
+        }
+        let mut log = TermTable::new(log_start);
+        if let Some(found) = &self.entries {
+            // A reset whose hard state was torn off: the installed state is ahead of the log.
+            let reset_is_newer = found.start().index > log_start.index;
+            if reset_is_newer && applied.position.index < found.start().index {
+                let found = found.start().index + 1;
+                return Err(RecoveryError::Gap { after: log_start.index, found });
+            }
+            if !reset_is_newer {
+                for index in log_start.index + 1..=found.last().index {
+                    let position = found.position_at(index).expect("within the table");
+                    if position.term < log.last().term {
+                        return Err(RecoveryError::TermRegressed { at: position });
+                    }
+                    log.push(position);
+                }
+            }
+        }
+        let log_reset = !log.contains(applied.position);
+        Ok(self.assemble(log, applied, log_reset))
+    }
+
+    fn assemble(self, mut log: TermTable, applied: Applied, log_reset: bool) -> Recovered {
+        let mut hard_state = self.hard_state;
+        let mut memberships = self.memberships;
+        let mut tail = self.tail;
+        if log_reset {
+            log = TermTable::new(applied.position);
+            hard_state.log_start = applied.position;
+            hard_state.membership = applied.membership;
+            memberships.clear();
+            tail.clear();
+        }
+        let start = log.start().index;
+        memberships.retain(|(position, _)| position.index > start);
+        tail.retain(|entry| entry.position.index > start);
+        let term = hard_state.term.max(log.last().term);
+        if term > hard_state.term {
+            // The log was written under a term whose record is lost with the entries after it:
+            // nothing was said under that term, so no vote was given either.
+            hard_state.term = term;
+            hard_state.voted_for = None;
+        }
+        let applied = applied.position;
+        Recovered { hard_state, log, memberships, tail, applied, log_reset }
+    }
+
+    fn drop_after(&mut self, index: LogIndex) {
+        while self.memberships.last().is_some_and(|(position, _)| position.index > index) {
+            self.memberships.pop();
+        }
+        while self.tail.back().is_some_and(|entry| entry.position.index > index) {
+            let dropped = self.tail.pop_back().expect("there is a last one");
+            self.tail_bytes -= dropped.weight();
+        }
+    }
+}
+
+/// What a member starts from; made by [`Recovery::finish`].
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    pub(crate) hard_state: HardState,
+    pub(crate) log: TermTable,
+    pub(crate) memberships: Vec<(LogPosition, Membership)>,
+    /// The newest entries, up to the end of the log.
+    pub(crate) tail: VecDeque<Entry>,
+    pub(crate) applied: LogPosition,
+    /// The log found did not reach the applied position, or contradicted it: it begins anew.
+    pub(crate) log_reset: bool,
+}
+
+impl Recovered {
+    /// A member that starts for the first time: `hard_state.membership` holds the founders (or
+    /// nobody, for a member that waits to be added), and the log is empty.
+    #[must_use]
+    pub fn first_start(hard_state: HardState) -> Recovered {
+        let applied =
+            Applied { position: hard_state.log_start, membership: hard_state.membership.clone() };
+        let recovery = Recovery::new(hard_state, 0);
+        recovery.finish(applied).expect("an empty log has no gap")
+    }
+
+    /// Where the log begins, for the host to check against its files.
+    #[must_use]
+    pub fn log_start(&self) -> LogPosition {
+        self.log.start()
+    }
+
+    /// Where the log ends.
+    #[must_use]
+    pub fn last(&self) -> LogPosition {
+        self.log.last()
+    }
+}
