@@ -7,6 +7,7 @@
 pub mod command;
 mod engine;
 mod envelope;
+mod event;
 mod failure;
 pub mod limits;
 mod mem_engine;
@@ -15,6 +16,7 @@ pub mod reply;
 
 pub use engine::{Engine, EngineError, EngineSnapshot, Pair, WriteBatch};
 pub use envelope::DecodeError;
+pub use event::{Event, EventKind, RevisionEvents};
 pub use failure::StoreFailure;
 pub use limits::{StoreLimits, WatchLimits};
 pub use mem_engine::MemEngine;

@@ -1,0 +1,233 @@
+//! What goes into and comes out of the machines of a node core. Each effect names its receiver, so
+//! that a host only routes; queues between the machines keep their order.
+//!
+//! ```text
+//!  front ends ──LogEvent::Request──▶ ┌────────────┐ ──ApplierEvent──▶ ┌─────────┐ ──events──▶ watch hub
+//!  peers ──────LogEvent::Peer──────▶ │ LogMachine │                   │ Applier │ ──Reply──▶ front ends
+//!  disk ───────LogEvent::Disk──────▶ └────────────┘ ◀────LogEvent──── └─────────┘
+//! ```
+
+use crate::{PeerMessage, Reply, Request, RequestError, RequestId};
+use bytes::Bytes;
+use clocks::{GroupId, LogIndex, LogPosition, NodeId, Term};
+use consensus::{Entry, Membership, Role, SnapshotRead};
+use std::sync::Arc;
+use store::RevisionEvents;
+use store::command::SessionId;
+use store::range::Revision;
+use wal::DiskCompletion;
+
+/// Input of the log machine.
+#[derive(Clone, Debug)]
+pub enum LogEvent {
+    /// A front end wants something.
+    Request(Request),
+    /// A message of a peer arrived.
+    Peer {
+        /// The sender, as authenticated by the handshake.
+        from: NodeId,
+        /// What it said.
+        message: PeerMessage,
+    },
+    /// The connection to a peer is up.
+    Connected(NodeId),
+    /// The connection to a peer closed.
+    Disconnected(NodeId),
+    /// The disk finished an operation of the log.
+    Disk(DiskCompletion),
+    /// Free disk space fell below the reserve, or rose above it again.
+    ShortOfSpace(bool),
+    /// From the applier: entries were applied.
+    Applied {
+        /// Whose.
+        group: GroupId,
+        /// Up to here.
+        index: LogIndex,
+        /// Weight of the entries applied.
+        weight: usize,
+        /// Own requests that got their outcome.
+        answered: Vec<u64>,
+        /// Chain hashes at the indexes that are compared between members.
+        hashes: Vec<(LogIndex, u64)>,
+    },
+    /// From the applier: the session was opened, or refused as unknown.
+    Session {
+        /// Whose.
+        group: GroupId,
+        /// Which.
+        session: SessionId,
+        /// Whether it is open.
+        open: bool,
+    },
+    /// From the applier: the state up to here is durable in the engine.
+    Flushed {
+        /// Whose.
+        group: GroupId,
+        /// The low-water mark may rise to here.
+        position: LogPosition,
+    },
+    /// From the applier: part of a snapshot for a lagging peer.
+    SnapshotRead {
+        /// Whose.
+        group: GroupId,
+        /// Who lags.
+        peer: NodeId,
+        /// The part.
+        read: SnapshotRead,
+    },
+    /// From the applier: part of a snapshot was written; when `done`, it is the state now.
+    SnapshotWritten {
+        /// Whose.
+        group: GroupId,
+        /// Of which position.
+        position: LogPosition,
+        /// The members at that position.
+        membership: Membership,
+        /// Which part.
+        chunk: u64,
+        /// Whether it was the last.
+        done: bool,
+    },
+    /// From the applier: every member of the consistent core speaks this feature level.
+    FeatureLevelPossible(u32),
+}
+
+/// Output of the log machine.
+#[derive(Clone, Debug)]
+pub enum LogEffect {
+    /// Tell a peer; drop it if there is no connection or its queue is full.
+    Send {
+        /// The receiver.
+        to: NodeId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// Hand to the applier, in order.
+    Applier(ApplierEvent),
+    /// A request ended; unknown ids are ignored.
+    Reply {
+        /// Which.
+        request: RequestId,
+        /// How.
+        result: Result<Reply, RequestError>,
+    },
+    /// Role, term or leader of a group changed.
+    RoleChanged {
+        /// Whose.
+        group: GroupId,
+        /// What this node is now.
+        role: Role,
+        /// In which term.
+        term: Term,
+        /// The leader, itself included.
+        leader: Option<NodeId>,
+    },
+    /// The members changed: connect to exactly these.
+    Peers(Vec<NodeId>),
+    /// The node must stop; the sentence says why and what to do.
+    Fatal(String),
+}
+
+/// Input of the applier.
+#[derive(Clone, Debug)]
+pub enum ApplierEvent {
+    /// Apply these committed entries.
+    Apply {
+        /// Whose.
+        group: GroupId,
+        /// Consecutive, following those before.
+        entries: Vec<Entry>,
+    },
+    /// An own request is under way: answer it when its entry is applied.
+    Expect {
+        /// Whose.
+        group: GroupId,
+        /// Our session there.
+        session: SessionId,
+        /// Number within the session.
+        sequence: u64,
+        /// Whom to answer; the core's own requests have nobody.
+        request: Option<RequestId>,
+    },
+    /// Nobody waits for this one any more.
+    Forget {
+        /// Whose.
+        group: GroupId,
+        /// Number within the session.
+        sequence: u64,
+    },
+    /// Answer `ReadReady` once `index` is applied.
+    AwaitApplied {
+        /// Whom to answer.
+        requests: Vec<RequestId>,
+        /// Whose.
+        group: GroupId,
+        /// Up to where.
+        index: LogIndex,
+    },
+    /// See `consensus::Effect::ReadSnapshot`.
+    ReadSnapshot {
+        /// Whose.
+        group: GroupId,
+        /// Who lags.
+        peer: NodeId,
+        /// The snapshot in progress, or none to begin one.
+        position: Option<LogPosition>,
+        /// The part wanted.
+        chunk: u64,
+    },
+    /// See `consensus::Effect::WriteSnapshot`.
+    WriteSnapshot {
+        /// Whose.
+        group: GroupId,
+        /// Of which position.
+        position: LogPosition,
+        /// Which part.
+        chunk: u64,
+        /// Opaque.
+        data: Bytes,
+        /// Whether it is the last.
+        done: bool,
+    },
+    /// The engine finished the flush that `ApplierEffect::Flush` asked for.
+    Flushed,
+    /// Nothing else to do: time for a bounded step of background work (compaction, old
+    /// generations).
+    Idle,
+}
+
+/// Output of the applier.
+#[derive(Clone, Debug)]
+pub enum ApplierEffect {
+    /// Hand to the log machine, in order.
+    Log(LogEvent),
+    /// A request ended; unknown ids are ignored.
+    Reply {
+        /// Which.
+        request: RequestId,
+        /// How.
+        result: Result<Reply, RequestError>,
+    },
+    /// The keyspace changed: for the watch hub, in order.
+    Watch {
+        /// Whose keyspace.
+        group: GroupId,
+        /// Its revision now.
+        revision: Revision,
+        /// What happened at each revision since the last such effect.
+        events: Arc<[RevisionEvents]>,
+    },
+    /// A snapshot replaced the keyspace: watchers must resume from history.
+    WatchReset {
+        /// Whose keyspace.
+        group: GroupId,
+        /// Its revision now.
+        revision: Revision,
+    },
+    /// Flush the engine off this thread, then hand in `ApplierEvent::Flushed`.
+    Flush,
+    /// More background work waits: hand in `ApplierEvent::Idle` when the queue is empty.
+    WantsIdle,
+    /// The node must stop; the sentence says why and what to do.
+    Fatal(String),
+}
