@@ -164,13 +164,12 @@ fn any_operation(times: u64) -> impl Strategy<Value = Operation> {
     })
 }
 
+/// A request, when it starts, how long until its effect, how long from there to the reply, its fate.
+type Planned = ((Input, Output), u64, u64, u64, u32);
+
 /// Replies of a real register whose operations take effect at `moment`; some replies get lost and,
 /// with `lie`, one is a lie.
-fn simulated(
-    plan: Vec<((Input, Output), u64, u64, u64, u32)>,
-    lie: Option<(Input, Output)>,
-) -> Vec<Operation> {
-    let mut plan = plan;
+fn simulated(mut plan: Vec<Planned>, lie: Option<(Input, Output)>) -> Vec<Operation> {
     plan.sort_by_key(|(_, start, before, _, _)| start + before);
     let mut state: Option<Vec<u8>> = None;
     let mut operations = Vec::new();
@@ -213,7 +212,7 @@ fn answered_put(call: Time, input: &Input) -> Operation {
     unanswered(call, (input.clone(), Output::Put))
 }
 
-fn any_plan(count: usize) -> impl Strategy<Value = Vec<((Input, Output), u64, u64, u64, u32)>> {
+fn any_plan(count: usize) -> impl Strategy<Value = Vec<Planned>> {
     let one = (any_request(), 0..40_u64, 0..8_u64, 0..8_u64, 0..8_u32);
     prop::collection::vec(one, 1..count)
 }
