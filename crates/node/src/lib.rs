@@ -4,8 +4,30 @@
 #![forbid(unsafe_code)]
 
 mod boot_clock;
+mod correlation_identifier;
+mod handle;
 mod log_structured_merge_tree;
+mod meters;
 mod update_queue;
 
 pub use boot_clock::{monotonic_now, wall_now};
+pub use handle::{Identity, NodeHandle, Timings};
 pub use log_structured_merge_tree::{EngineLimits, LsmEngine};
+pub use meters::{Counter, Gauge, Histogram, Meters, PeerMeters};
+
+use replica::LogEvent;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// An event for the log machine, and what its sender gets back once the machine has taken it.
+#[derive(Debug)]
+pub(crate) struct LogInput {
+    pub(crate) event: LogEvent,
+    /// Backpressure: room of the connection that the event came from.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+impl From<LogEvent> for LogInput {
+    fn from(event: LogEvent) -> LogInput {
+        LogInput { event, room: None }
+    }
+}

@@ -1,0 +1,275 @@
+//! What front ends hold of the node: they ask the core through it, and read beside it.
+//!
+//! Cheap to clone, usable from any runtime. Writes and read barriers queue for the log machine
+//! (bounded; full means overloaded, at once); reads run where they are called, on snapshots of the
+//! engine. Nothing here waits for a lock that the core's threads hold while they work.
+
+use crate::correlation_identifier::PendingReplies;
+use crate::meters::{Gauge, Meters, resident_memory_bytes};
+use crate::update_queue::{Refused, UpdateQueue};
+use crate::{LogInput, monotonic_now};
+use clocks::{GroupId, LogIndex, NodeId, Term};
+use replica::{Ask, LogEvent, NodeStatus, Reply, Request, RequestError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use store::Engine;
+use store::command::Command;
+use store::reply::Outcome;
+use tokio::sync::watch;
+
+/// The core answers by the deadline; a caller waits a little longer for that answer.
+const ANSWER_GRACE: Duration = Duration::from_millis(250);
+
+/// Access to a running node; clones share it.
+#[derive(Clone)]
+pub struct NodeHandle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// Who this node is; fixed while it runs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its id.
+    pub node: NodeId,
+    /// The cluster's.
+    pub cluster: u64,
+    /// Its name, for people.
+    pub name: String,
+    /// Where clients reach it (URLs).
+    pub client_urls: Vec<String>,
+    /// Where peers reach it (`host:port`).
+    pub peer_address: String,
+}
+
+/// The durations that front ends derive theirs from.
+#[derive(Clone, Copy, Debug)]
+pub struct Timings {
+    /// Between heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Silence after which a follower doubts its leader.
+    pub election_timeout: Duration,
+}
+
+/// What the handles share with the threads of the node.
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) timings: Timings,
+    pub(crate) log: UpdateQueue<LogInput>,
+    pub(crate) replies: PendingReplies,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) progress: BTreeMap<GroupId, Progress>,
+    pub(crate) meters: Meters,
+    /// Turns true once the node stops.
+    pub(crate) stopping: watch::Sender<bool>,
+}
+
+/// Where one group stands, published by the log and applier threads.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Zero: none.
+    pub(crate) leader: AtomicU64,
+    pub(crate) term: AtomicU64,
+    pub(crate) committed: AtomicU64,
+    pub(crate) applied: AtomicU64,
+}
+
+impl NodeHandle {
+    /// Has `command` applied by `group`; once it returns, a read of this member sees it.
+    ///
+    /// # Errors
+    /// See [`RequestError`]; after `TimedOut`, `OutcomeUnknown` and `Stopping` it may have been
+    /// applied.
+    pub async fn write(
+        &self,
+        group: GroupId,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<Outcome, RequestError> {
+        let weight = command.weight();
+        match self.ask(group, Ask::Write(command), weight, timeout).await? {
+            Reply::Written(outcome) => Ok(outcome),
+            Reply::ReadReady | Reply::Status(_) => unreachable!("a write is answered as one"),
+        }
+    }
+
+    /// Returns once a snapshot of the engine taken afterwards holds everything that any member
+    /// acknowledged for `group` before the call.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn read_barrier(
+        &self,
+        group: GroupId,
+        timeout: Duration,
+    ) -> Result<(), RequestError> {
+        self.ask(group, Ask::ReadBarrier, 0, timeout).await.map(|_| ())
+    }
+
+    /// Where every group of this node stands.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn status(&self, timeout: Duration) -> Result<NodeStatus, RequestError> {
+        match self.ask(GroupId::CONSISTENT_CORE, Ask::Status, 0, timeout).await? {
+            Reply::Status(status) => Ok(status),
+            Reply::ReadReady | Reply::Written(_) => unreachable!("a status is answered as one"),
+        }
+    }
+
+    async fn ask(
+        &self,
+        group: GroupId,
+        ask: Ask,
+        weight: usize,
+        timeout: Duration,
+    ) -> Result<Reply, RequestError> {
+        let shared = &*self.shared;
+        shared.meters.requests.increment();
+        let mut pending = shared.replies.register();
+        let request =
+            Request { id: pending.request(), group, deadline: monotonic_now().after(timeout), ask };
+        let result = match shared.log.offer(LogEvent::Request(request).into(), weight) {
+            Ok(()) => tokio::time::timeout(timeout + ANSWER_GRACE, pending.answer())
+                .await
+                .unwrap_or(Err(RequestError::TimedOut)),
+            Err(Refused::Full(_)) => {
+                shared.meters.overloaded.increment();
+                Err(RequestError::Overloaded)
+            }
+            Err(Refused::Closed(_)) => Err(RequestError::Stopping),
+        };
+        if result.is_err() {
+            shared.meters.failed_requests.increment();
+        }
+        result
+    }
+
+    /// This member's id.
+    #[must_use]
+    pub fn member_id(&self) -> NodeId {
+        self.shared.identity.node
+    }
+
+    /// The cluster's id.
+    #[must_use]
+    pub fn cluster_id(&self) -> u64 {
+        self.shared.identity.cluster
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// The durations that front ends derive theirs from.
+    #[must_use]
+    pub fn timings(&self) -> Timings {
+        self.shared.timings
+    }
+
+    /// The leader that this node follows in `group`, itself included.
+    #[must_use]
+    pub fn leader(&self, group: GroupId) -> Option<NodeId> {
+        let leader = self.progress(group).leader.load(Ordering::Acquire);
+        (leader != 0).then_some(NodeId(leader))
+    }
+
+    /// The term of `group` at this node.
+    #[must_use]
+    pub fn term(&self, group: GroupId) -> Term {
+        Term(self.progress(group).term.load(Ordering::Acquire))
+    }
+
+    /// The last entry of `group` that this node applied.
+    #[must_use]
+    pub fn applied(&self, group: GroupId) -> LogIndex {
+        self.progress(group).applied.load(Ordering::Acquire)
+    }
+
+    /// The high-water mark of `group` as far as its entries were handed to the applier.
+    #[must_use]
+    pub fn committed(&self, group: GroupId) -> LogIndex {
+        self.progress(group).committed.load(Ordering::Acquire)
+    }
+
+    /// Bytes that the engine takes on disk.
+    #[must_use]
+    pub fn engine_bytes(&self) -> u64 {
+        self.shared.engine.disk_bytes()
+    }
+
+    /// The engine under every group's state, for `store`'s readers.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.shared.engine
+    }
+
+    /// What is counted; front ends count their traffic here.
+    #[must_use]
+    pub fn meters(&self) -> &Meters {
+        &self.shared.meters
+    }
+
+    /// Everything counted, as Prometheus text (version 0.0.4).
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        let keyspace = GroupId::KEYSPACE;
+        let engine_bytes = self.engine_bytes() as f64;
+        let leader = self.leader(keyspace);
+        let gauge = |name, help, value| Gauge { name, help, value };
+        self.shared.meters.render(&[
+            gauge(
+                "etcd_server_has_leader",
+                "Whether a leader is known.",
+                f64::from(u8::from(leader.is_some())),
+            ),
+            gauge(
+                "etcd_server_is_leader",
+                "Whether this member leads.",
+                f64::from(u8::from(leader == Some(self.member_id()))),
+            ),
+            gauge(
+                "etcd_server_proposals_committed_total",
+                "Index of the last entry committed.",
+                self.committed(keyspace) as f64,
+            ),
+            gauge(
+                "etcd_server_proposals_applied_total",
+                "Index of the last entry applied.",
+                self.applied(keyspace) as f64,
+            ),
+            gauge(
+                "etcd_server_proposals_pending",
+                "Requests that wait for their outcome.",
+                self.shared.replies.len() as f64,
+            ),
+            gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the engine.", engine_bytes),
+            gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the engine.", engine_bytes),
+            gauge(
+                "process_resident_memory_bytes",
+                "Resident memory.",
+                resident_memory_bytes() as f64,
+            ),
+        ])
+    }
+
+    /// Returns once the node stops; long-lived streams then end.
+    pub async fn stopping(&self) {
+        let mut stopping = self.shared.stopping.subscribe();
+        // The sender lives in `shared`, which we hold.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// Whether the node is stopping.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        *self.shared.stopping.borrow()
+    }
+
+    fn progress(&self, group: GroupId) -> &Progress {
+        self.shared.progress.get(&group).expect("front ends ask about groups of this node")
+    }
+}
