@@ -6,5 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod etcd;
+pub mod peer;
 
 pub mod proto;

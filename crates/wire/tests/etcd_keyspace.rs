@@ -188,6 +188,23 @@ fn a_transaction_nests_to_a_named_depth() {
 }
 
 #[test]
+fn a_transaction_has_no_more_items_than_a_log_entry_may_hold() {
+    // Three levels of 42 operations are within what the protocol allows, two branches each.
+    let leaves = || (0..42).map(|_| range_operation(true)).collect::<Vec<_>>();
+    let both = |operations: Vec<pb::RequestOp>| {
+        nested_operation(pb::TxnRequest {
+            success: operations.clone(),
+            failure: operations,
+            ..pb::TxnRequest::default()
+        })
+    };
+    let middle = (0..42).map(|_| both(leaves())).collect::<Vec<_>>();
+    let top = (0..42).map(|_| both(middle.clone())).collect::<Vec<_>>();
+    assert!(request::txn(txn_of(middle)).is_ok());
+    assert_eq!(request::txn(txn_of(top)), Err(TOO_MANY_OPS));
+}
+
+#[test]
 fn a_transaction_that_puts_a_key_twice_is_refused() {
     let twice = txn_of(vec![put_operation("a"), put_operation("a")]);
     assert_eq!(request::txn(twice), Err(DUPLICATE_KEY));

@@ -6,7 +6,9 @@ use super::errors::{
     Code, EMPTY_KEY, INVALID_SORT_OPTION, KEY_NOT_FOUND, LEASE_PROVIDED, ProtocolError,
     REQUEST_TOO_LARGE, TOO_MANY_OPS, VALUE_PROVIDED,
 };
-use super::limits::{REQUEST_BYTES_MAX, TRANSACTION_DEPTH_MAX, TRANSACTION_OPERATIONS_MAX};
+use super::limits::{
+    REQUEST_BYTES_MAX, TRANSACTION_DEPTH_MAX, TRANSACTION_ITEMS_MAX, TRANSACTION_OPERATIONS_MAX,
+};
 use super::{overlap, pb};
 use bytes::Bytes;
 use pb::compare::TargetUnion;
@@ -74,7 +76,7 @@ pub fn delete_range(request: pb::DeleteRangeRequest) -> Result<Command, Protocol
 /// A Txn.
 pub fn txn(request: pb::TxnRequest) -> Result<TxnPlan, ProtocolError> {
     let bytes = request.encoded_len();
-    let mut scan = TxnScan { writes: false, linearizable: false };
+    let mut scan = TxnScan { writes: false, linearizable: false, items: 0 };
     let level = Level { operations_left: TRANSACTION_OPERATIONS_MAX, depth: 1 };
     let txn = scan.txn(request, level)?;
     overlap::check(&txn)?;
@@ -186,12 +188,18 @@ struct Level {
 struct TxnScan {
     writes: bool,
     linearizable: bool,
+    /// Comparisons and operations so far, all levels together.
+    items: usize,
 }
 
 impl TxnScan {
     fn txn(&mut self, request: pb::TxnRequest, level: Level) -> Result<Txn, ProtocolError> {
         let widest = request.compare.len().max(request.success.len()).max(request.failure.len());
-        if widest > level.operations_left || level.depth > TRANSACTION_DEPTH_MAX {
+        self.items += request.compare.len() + request.success.len() + request.failure.len();
+        if widest > level.operations_left
+            || level.depth > TRANSACTION_DEPTH_MAX
+            || self.items > TRANSACTION_ITEMS_MAX
+        {
             return Err(TOO_MANY_OPS);
         }
         let below =

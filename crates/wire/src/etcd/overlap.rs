@@ -45,10 +45,10 @@ impl<'a> Changes<'a> {
             }
         }
         for operation in operations {
-            if let TxnOp::Put(put) = operation {
-                if level.deletes.contains(&put.key) || !level.puts.insert(&put.key) {
-                    return Err(DUPLICATE_KEY);
-                }
+            if let TxnOp::Put(put) = operation
+                && (level.deletes.contains(&put.key) || !level.puts.insert(&put.key))
+            {
+                return Err(DUPLICATE_KEY);
             }
         }
         Ok(level)
