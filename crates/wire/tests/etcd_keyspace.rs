@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message;
-use store::command::{Command, CompareTarget, TxnOp};
+use store::command::{Command, CompareTarget, Envelope, SessionId, TxnOp};
 use store::range::{KeyRange, KeyValue, Projection, SortOrder, SortTarget};
 use store::reply::{Outcome, RangeReply, TxnOpReply, TxnReply};
 use wire::etcd::errors::{
@@ -188,9 +188,8 @@ fn a_transaction_nests_to_a_named_depth() {
 }
 
 #[test]
-fn a_transaction_has_no_more_items_than_a_log_entry_may_hold() {
-    // Three levels of 42 operations are within what the protocol allows, two branches each.
-    let leaves = || (0..42).map(|_| range_operation(true)).collect::<Vec<_>>();
+fn the_largest_transaction_fits_a_log_entry() {
+    // Three levels of 42 operations, two branches each, are within what the protocol allows.
     let both = |operations: Vec<pb::RequestOp>| {
         nested_operation(pb::TxnRequest {
             success: operations.clone(),
@@ -198,10 +197,32 @@ fn a_transaction_has_no_more_items_than_a_log_entry_may_hold() {
             ..pb::TxnRequest::default()
         })
     };
-    let middle = (0..42).map(|_| both(leaves())).collect::<Vec<_>>();
-    let top = (0..42).map(|_| both(middle.clone())).collect::<Vec<_>>();
-    assert!(request::txn(txn_of(middle)).is_ok());
+    let leaves = vec![range_operation(false); 42];
+    let middle = vec![both(leaves); 42];
+    let top = vec![both(middle.clone()); 42];
     assert_eq!(request::txn(txn_of(top)), Err(TOO_MANY_OPS));
+
+    // One such level stays below the bound on items; fill up to the bound on bytes.
+    let mut operations = vec![both(middle)];
+    let bytes = txn_of(operations.clone()).encoded_len() + 32;
+    let put = pb::PutRequest {
+        key: key("k"),
+        value: Bytes::from(vec![0; REQUEST_BYTES_MAX - bytes]),
+        ..pb::PutRequest::default()
+    };
+    operations.push(operation(pb::request_op::Request::RequestPut(put)));
+    let Ok(TxnPlan::Write(command)) = request::txn(txn_of(operations)) else { panic!("refused") };
+    assert!(command.weight() <= replica::COMMAND_BYTES);
+    let envelope = Envelope {
+        session: SessionId::default(),
+        sequence: 0,
+        answered_below: 0,
+        advisory_time_ms: 0,
+        command,
+    };
+    let entry = envelope.encode();
+    assert!(entry.len() <= replica::COMMAND_BYTES);
+    assert_eq!(Envelope::decode(entry), Ok(envelope));
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use clocks::{GroupId, LogPosition, NodeId, Term};
-use consensus::{Body, Entry, Membership, Message, Payload};
+use consensus::{Beat, Body, Entry, Membership, Message, Payload, PeerHeartbeats};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
+use replica::PeerMessage;
 use std::fmt::Write;
 use std::time::Duration;
 use wire::peer::{
@@ -20,7 +21,7 @@ fn message(body: Body) -> Message {
     Message { group: GroupId(1), from: NodeId(2), to: NodeId(3), term: Term(4), body }
 }
 
-fn framed(message: &Message) -> BytesMut {
+fn framed(message: &PeerMessage) -> BytesMut {
     let mut out = BytesMut::new();
     encode_message(&mut out, message);
     out
@@ -34,8 +35,8 @@ fn joint_membership() -> Membership {
     }
 }
 
-/// One of every body and payload, by name.
-fn samples() -> Vec<(&'static str, Message)> {
+/// One of every kind, body and payload, by name.
+fn samples() -> Vec<(&'static str, PeerMessage)> {
     let entries = vec![
         Entry { position: position(4, 8), payload: Payload::Barrier },
         Entry { position: position(4, 9), payload: Payload::Command(Bytes::from("command")) },
@@ -63,9 +64,35 @@ fn samples() -> Vec<(&'static str, Message)> {
         ("snapshot_chunk", snapshot_chunk),
         ("snapshot_ack", Body::SnapshotAck { position: position(4, 9), next: 6 }),
         ("timeout_now", Body::TimeoutNow),
+        ("append_held", Body::AppendHeld { matched: position(4, 10) }),
+        ("returned", Body::Returned { nonce: 13 }),
+        ("return_heard", Body::ReturnHeard { nonce: 13, position: position(4, 11) }),
     ]
-    .map(|(name, body)| (name, message(body)))
-    .to_vec()
+    .map(|(name, body)| (name, PeerMessage::Consensus(message(body))))
+    .into_iter()
+    .chain(replica_samples())
+    .collect()
+}
+
+fn replica_samples() -> Vec<(&'static str, PeerMessage)> {
+    let group = GroupId(1);
+    let lease = Duration::from_millis(200);
+    let beats =
+        [Body::Heartbeat { round: 12, committed: 6, lease }, Body::HeartbeatReply { round: 11 }]
+            .map(|body| Beat { group, term: Term(4), body })
+            .to_vec();
+    let heartbeats = PeerHeartbeats { from: NodeId(2), to: NodeId(3), beats };
+    let commands = vec![Bytes::from("one"), Bytes::new()];
+    vec![
+        ("heartbeats", PeerMessage::Heartbeats(heartbeats)),
+        ("propose", PeerMessage::Propose { group, commands }),
+        ("propose_refused", PeerMessage::ProposeRefused { group, term: Term(4) }),
+        ("read_index", PeerMessage::ReadIndex { group, round: 7 }),
+        ("read_at", PeerMessage::ReadIndexReply { group, round: 7, index: Some(9) }),
+        ("read_elsewhere", PeerMessage::ReadIndexReply { group, round: 7, index: None }),
+        ("state_hashes", PeerMessage::StateHashes { group, hashes: vec![(1024, 5), (2048, 6)] }),
+        ("member_condition", PeerMessage::MemberCondition { short_of_space: true }),
+    ]
 }
 
 #[test]
@@ -105,7 +132,8 @@ fn a_command_is_a_slice_of_its_frame() {
     let (_, append) = &samples()[4];
     let frame = decode_frame(&mut framed(append)).unwrap().unwrap();
     let range = frame.payload.as_ptr_range();
-    let Body::Append { entries, .. } = decode_message(frame).unwrap().body else { unreachable!() };
+    let Ok(PeerMessage::Consensus(message)) = decode_message(frame) else { unreachable!() };
+    let Body::Append { entries, .. } = message.body else { unreachable!() };
     let Payload::Command(command) = &entries[1].payload else { unreachable!() };
     assert!(range.contains(&command.as_ptr()));
 }
@@ -133,19 +161,23 @@ fn bytes_after_a_message_are_an_error() {
 
 #[test]
 fn a_count_of_entries_beyond_what_follows_allocates_nothing() {
-    let probe = message(Body::Append { previous: position(3, 7), entries: vec![], committed: 6 });
+    let probe = Body::Append { previous: position(3, 7), entries: vec![], committed: 6 };
+    let probe = PeerMessage::Consensus(message(probe));
     let sound = decode_frame(&mut framed(&probe)).unwrap().unwrap();
-    let mut payload = sound.payload.to_vec();
-    let count = payload.len() - 4;
-    payload[count..].fill(0xff);
-    let error = decode_message(Frame { payload: payload.into(), ..sound }).unwrap_err();
-    assert_eq!(error, DecodeError::Truncated { field: "the entries" });
+    let count = sound.payload.len() - 4;
+    let with_count = |count_bytes: u32| {
+        let payload = [&sound.payload[..count], &count_bytes.to_be_bytes()].concat();
+        decode_message(Frame { payload: payload.into(), ..sound.clone() }).unwrap_err()
+    };
+    assert_eq!(with_count(1), DecodeError::Truncated { field: "the entries" });
+    assert_eq!(with_count(u32::MAX), DecodeError::Invalid { field: "the entries" });
 }
 
 #[test]
 fn an_entry_beyond_the_last_index_is_an_error() {
     let entries = vec![Entry { position: position(3, 8), payload: Payload::Barrier }];
-    let append = message(Body::Append { previous: position(3, 7), entries, committed: 6 });
+    let append = Body::Append { previous: position(3, 7), entries, committed: 6 };
+    let append = PeerMessage::Consensus(message(append));
     let sound = decode_frame(&mut framed(&append)).unwrap().unwrap();
     let mut payload = sound.payload.to_vec();
     // Group, sender, receiver, term, body and the previous entry's term come before its index.
@@ -218,10 +250,53 @@ fn any_body() -> impl Strategy<Value = Body> {
         (any_position(), any::<u64>())
             .prop_map(|(position, next)| Body::SnapshotAck { position, next }),
         Just(Body::TimeoutNow),
+        any_position().prop_map(|matched| Body::AppendHeld { matched }),
+        any::<u64>().prop_map(|nonce| Body::Returned { nonce }),
+        (any::<u64>(), any_position())
+            .prop_map(|(nonce, position)| Body::ReturnHeard { nonce, position }),
     ]
 }
 
-fn any_message() -> impl Strategy<Value = Message> {
+fn any_heartbeats() -> impl Strategy<Value = PeerMessage> {
+    let body = prop_oneof![
+        any::<u64>().prop_map(|round| Body::HeartbeatReply { round }),
+        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(round, committed, nanos)| {
+            Body::Heartbeat { round, committed, lease: Duration::from_nanos(nanos) }
+        }),
+    ];
+    let beat = (any::<u32>(), any::<u64>(), body).prop_map(|(group, term, body)| Beat {
+        group: GroupId(group),
+        term: Term(term),
+        body,
+    });
+    (any::<u64>(), any::<u64>(), vec(beat, 0..4)).prop_map(|(from, to, beats)| {
+        PeerMessage::Heartbeats(PeerHeartbeats { from: NodeId(from), to: NodeId(to), beats })
+    })
+}
+
+fn any_message() -> impl Strategy<Value = PeerMessage> {
+    let group = || any::<u32>().prop_map(GroupId);
+    let hashes = vec((any::<u64>(), any::<u64>()), 0..4);
+    prop_oneof![
+        8 => any_consensus_message().prop_map(PeerMessage::Consensus),
+        2 => any_heartbeats(),
+        1 => (group(), vec(any_bytes(), 0..4))
+            .prop_map(|(group, commands)| PeerMessage::Propose { group, commands }),
+        1 => (group(), any::<u64>())
+            .prop_map(|(group, term)| PeerMessage::ProposeRefused { group, term: Term(term) }),
+        1 => (group(), any::<u64>())
+            .prop_map(|(group, round)| PeerMessage::ReadIndex { group, round }),
+        1 => (group(), any::<u64>(), any::<Option<u64>>()).prop_map(|(group, round, index)| {
+            PeerMessage::ReadIndexReply { group, round, index }
+        }),
+        1 => (group(), hashes)
+            .prop_map(|(group, hashes)| PeerMessage::StateHashes { group, hashes }),
+        1 => any::<bool>()
+            .prop_map(|short_of_space| PeerMessage::MemberCondition { short_of_space }),
+    ]
+}
+
+fn any_consensus_message() -> impl Strategy<Value = Message> {
     (any::<u32>(), any::<u64>(), any::<u64>(), any::<u64>(), any_body()).prop_map(
         |(group, from, to, term, body)| Message {
             group: GroupId(group),
@@ -248,7 +323,7 @@ proptest! {
     }
 
     #[test]
-    fn hostile_payloads_never_panic(kind in 0_u8..8, payload in vec(any::<u8>(), 0..200)) {
+    fn hostile_payloads_never_panic(kind in 0_u8..16, payload in vec(any::<u8>(), 0..200)) {
         let frame = Frame { kind, payload: payload.into() };
         let _ = Hello::decode(frame.clone());
         let _ = decode_message(frame);

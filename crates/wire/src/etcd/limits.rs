@@ -15,9 +15,12 @@ pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
 /// of messages, two per transaction), so that the refusal is ours and says so.
 pub const TRANSACTION_DEPTH_MAX: usize = 32;
 
-/// Comparisons and operations of a transaction, all levels together: never more than an entry's
-/// decoder takes, since a committed entry that cannot be decoded stops every member.
-pub const TRANSACTION_ITEMS_MAX: usize = 1 << 16;
+/// Comparisons and operations of a transaction, all levels together: never more than an entry may
+/// hold, since a committed entry that cannot be decoded stops every member.
+pub const TRANSACTION_ITEMS_MAX: usize = 1 << 13;
+
+/// What an item takes in an entry besides the bytes it names (`store::command::Command::weight`).
+const ITEM_OVERHEAD_BYTES: usize = 96;
 
 /// Encoded bytes of a watch reply beyond which it is split for watches that asked for fragments.
 pub const WATCH_FRAGMENT_BYTES: usize = REQUEST_BYTES_MAX;
@@ -29,4 +32,7 @@ const _: () = assert!(REQUEST_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(TRANSACTION_DEPTH_MAX < TRANSACTION_OPERATIONS_MAX);
 const _: () = assert!(TRANSACTION_DEPTH_MAX <= store::limits::TXN_DEPTH_MAX);
 const _: () = assert!(TRANSACTION_ITEMS_MAX <= store::limits::TXN_ITEMS_MAX);
+const _: () = assert!(
+    REQUEST_BYTES_MAX + TRANSACTION_ITEMS_MAX * ITEM_OVERHEAD_BYTES + 256 <= replica::COMMAND_BYTES
+);
 const _: () = assert!(2 * TRANSACTION_DEPTH_MAX + 8 < 100);

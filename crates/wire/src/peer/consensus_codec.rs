@@ -2,7 +2,7 @@
 //! that only their terms are written; commands are slices of the frame that brought them.
 
 use super::cursor::{Cursor, DecodeError};
-use super::limits::APPEND_ENTRIES_MAX;
+use super::limits::{APPEND_ENTRIES_MAX, MEMBERS_MAX};
 use bytes::{BufMut, Bytes, BytesMut};
 use clocks::{GroupId, LogPosition, NodeId, Term};
 use consensus::{Body, Entry, Membership, Message, Payload};
@@ -22,6 +22,9 @@ mod body {
     pub(super) const SNAPSHOT_CHUNK: u8 = 10;
     pub(super) const SNAPSHOT_ACK: u8 = 11;
     pub(super) const TIMEOUT_NOW: u8 = 12;
+    pub(super) const APPEND_HELD: u8 = 13;
+    pub(super) const RETURNED: u8 = 14;
+    pub(super) const RETURN_HEARD: u8 = 15;
 }
 
 mod payload {
@@ -53,7 +56,7 @@ pub(super) fn get_message(input: &mut Cursor) -> Result<Message, DecodeError> {
     })
 }
 
-fn put_body(out: &mut BytesMut, message: &Body) {
+pub(super) fn put_body(out: &mut BytesMut, message: &Body) {
     match message {
         Body::PreVote { last } => {
             out.put_u8(body::PRE_VOTE);
@@ -111,10 +114,23 @@ fn put_body(out: &mut BytesMut, message: &Body) {
             out.put_u64(*next);
         }
         Body::TimeoutNow => out.put_u8(body::TIMEOUT_NOW),
+        Body::AppendHeld { matched } => {
+            out.put_u8(body::APPEND_HELD);
+            put_position(out, *matched);
+        }
+        Body::Returned { nonce } => {
+            out.put_u8(body::RETURNED);
+            out.put_u64(*nonce);
+        }
+        Body::ReturnHeard { nonce, position } => {
+            out.put_u8(body::RETURN_HEARD);
+            out.put_u64(*nonce);
+            put_position(out, *position);
+        }
     }
 }
 
-fn get_body(input: &mut Cursor) -> Result<Body, DecodeError> {
+pub(super) fn get_body(input: &mut Cursor) -> Result<Body, DecodeError> {
     let field = "the message's body";
     Ok(match input.u8(field)? {
         body::PRE_VOTE => Body::PreVote { last: input.position("the last entry")? },
@@ -152,6 +168,12 @@ fn get_body(input: &mut Cursor) -> Result<Body, DecodeError> {
             next: input.u64("the next chunk")?,
         },
         body::TIMEOUT_NOW => Body::TimeoutNow,
+        body::APPEND_HELD => Body::AppendHeld { matched: input.position("the match")? },
+        body::RETURNED => Body::Returned { nonce: input.u64("the nonce")? },
+        body::RETURN_HEARD => Body::ReturnHeard {
+            nonce: input.u64("the nonce")?,
+            position: input.position("the entry after the return")?,
+        },
         tag => return Err(DecodeError::UnknownTag { field, tag }),
     })
 }
@@ -192,10 +214,7 @@ fn put_entries(out: &mut BytesMut, previous: LogPosition, entries: &[Entry]) {
 }
 
 fn get_entries(input: &mut Cursor, previous: LogPosition) -> Result<Vec<Entry>, DecodeError> {
-    let count = input.count("the entries", ENTRY_BYTES_MIN)?;
-    if count > APPEND_ENTRIES_MAX {
-        return Err(DecodeError::Invalid { field: "the number of entries" });
-    }
+    let count = input.count("the entries", ENTRY_BYTES_MIN, APPEND_ENTRIES_MAX)?;
     let mut entries = Vec::with_capacity(count);
     let mut index = previous.index;
     for _ in 0..count {
@@ -215,6 +234,7 @@ fn get_entries(input: &mut Cursor, previous: LogPosition) -> Result<Vec<Entry>, 
 
 fn put_membership(out: &mut BytesMut, membership: &Membership) {
     for members in [&membership.voters, &membership.outgoing, &membership.learners] {
+        assert!(members.len() <= MEMBERS_MAX, "a group has too many members");
         put_length(out, members.len());
         members.iter().for_each(|member| out.put_u64(member.0));
     }
@@ -231,7 +251,7 @@ fn get_membership(input: &mut Cursor) -> Result<Membership, DecodeError> {
 /// Members in ascending order, each once: one membership has one encoding.
 fn get_members(input: &mut Cursor, field: &'static str) -> Result<BTreeSet<NodeId>, DecodeError> {
     let mut members = BTreeSet::new();
-    for _ in 0..input.count(field, 8)? {
+    for _ in 0..input.count(field, 8, MEMBERS_MAX)? {
         let member = input.node(field)?;
         if members.last().is_some_and(|last| *last >= member) {
             return Err(DecodeError::Invalid { field });

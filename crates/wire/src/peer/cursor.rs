@@ -96,16 +96,19 @@ impl Cursor {
         }
     }
 
-    /// A count of items of at least `item_bytes` each; what cannot follow is refused before
-    /// anything is allocated for it.
+    /// A count of at most `max` items of at least `item_bytes` each; what cannot follow is refused
+    /// before anything is allocated for it.
     pub(super) fn count(
         &mut self,
         field: &'static str,
         item_bytes: usize,
+        max: usize,
     ) -> Result<usize, DecodeError> {
-        let truncated = DecodeError::Truncated { field };
-        let count = usize::try_from(self.u32(field)?).map_err(|_| truncated)?;
-        if count > self.rest.len() / item_bytes { Err(truncated) } else { Ok(count) }
+        match usize::try_from(self.u32(field)?) {
+            Ok(count) if count > max => Err(DecodeError::Invalid { field }),
+            Ok(count) if count <= self.rest.len() / item_bytes => Ok(count),
+            _ => Err(DecodeError::Truncated { field }),
+        }
     }
 
     /// Whatever is left.

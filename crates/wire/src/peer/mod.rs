@@ -13,6 +13,7 @@ mod cursor;
 mod frame;
 mod handshake;
 pub mod limits;
+mod replica_codec;
 
 pub use cursor::DecodeError;
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameError, decode_frame};
@@ -20,37 +21,18 @@ pub use handshake::{
     Hello, LocalMember, NotAPeer, PREAMBLE, PROTOCOL_VERSION, Refusal, RefusalReason,
     check_preamble,
 };
-
-use bytes::BytesMut;
-use consensus::Message;
-use cursor::Cursor;
-use frame::encode_frame;
+pub use replica_codec::{decode_message, encode_message};
 
 /// What a frame's payload is.
 mod kind {
     pub(super) const HELLO: u8 = 1;
     pub(super) const REFUSAL: u8 = 2;
     pub(super) const CONSENSUS: u8 = 3;
-}
-
-/// Appends a message of the replicated log as a frame.
-///
-/// # Panics
-/// If the message exceeds a bound of [`limits`]: senders bound what they put into one.
-pub fn encode_message(out: &mut BytesMut, message: &Message) {
-    encode_frame(out, kind::CONSENSUS, |out| consensus_codec::put_message(out, message));
-}
-
-/// Reads a message off a frame that came after the handshake.
-///
-/// # Errors
-/// If the payload is not what the kind says; the sender is broken or hostile: close.
-pub fn decode_message(frame: Frame) -> Result<Message, DecodeError> {
-    let mut input = Cursor::new(frame.payload);
-    let message = match frame.kind {
-        kind::CONSENSUS => consensus_codec::get_message(&mut input)?,
-        tag => return Err(DecodeError::UnknownTag { field: "the frame's kind", tag }),
-    };
-    input.finish()?;
-    Ok(message)
+    pub(super) const HEARTBEATS: u8 = 4;
+    pub(super) const PROPOSE: u8 = 5;
+    pub(super) const PROPOSE_REFUSED: u8 = 6;
+    pub(super) const READ_INDEX: u8 = 7;
+    pub(super) const READ_INDEX_REPLY: u8 = 8;
+    pub(super) const STATE_HASHES: u8 = 9;
+    pub(super) const MEMBER_CONDITION: u8 = 10;
 }
