@@ -11,7 +11,8 @@ use clocks::NodeId;
 pub struct SessionId {
     /// The member that forwards.
     pub member: NodeId,
-    /// Never used before by this member.
+    /// Greater than every incarnation that this member used before: an expired session cannot be
+    /// opened again, or a late repetition would be applied under it.
     pub incarnation: u64,
 }
 
@@ -109,6 +110,18 @@ pub struct Txn {
     pub success: Vec<TxnOp>,
     /// Done if not.
     pub failure: Vec<TxnOp>,
+}
+
+impl Txn {
+    /// Whether neither branch can write, at any depth.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.success.iter().chain(&self.failure).all(|op| match op {
+            TxnOp::Range(_) => true,
+            TxnOp::Put(_) | TxnOp::DeleteRange(_) => false,
+            TxnOp::Txn(txn) => txn.is_read_only(),
+        })
+    }
 }
 
 /// One step of a transaction.

@@ -166,7 +166,10 @@ fn get_command(input: &mut Bytes) -> Result<Command, DecodeError> {
         OPEN_SESSION => Command::OpenSession,
         PUT => Command::Put(get_put(input)?),
         DELETE_RANGE => Command::DeleteRange(get_delete(input)?),
-        TXN => Command::Txn(get_txn(input, &mut TXN_ITEMS_MAX.clone(), TXN_DEPTH_MAX)?),
+        TXN => {
+            let mut items = TXN_ITEMS_MAX;
+            Command::Txn(get_txn(input, &mut items, TXN_DEPTH_MAX)?)
+        }
         COMPACT => Command::Compact { revision: get_i64(input)? },
         REGISTER_MEMBER => Command::RegisterMember(get_member(input)?),
         RAISE_FEATURE_LEVEL => Command::RaiseFeatureLevel { level: get_u32(input)? },

@@ -4,15 +4,25 @@
 //! May not know consensus, the log, a wall clock or a concrete engine.
 #![forbid(unsafe_code)]
 
+mod chain_hash;
 pub mod command;
+mod consistent_core;
 mod engine;
 mod envelope;
 mod event;
 mod failure;
+mod idempotent_receiver;
+mod key_layout;
 pub mod limits;
 mod mem_engine;
+mod overlay;
 pub mod range;
+mod reader;
 pub mod reply;
+mod snapshot;
+mod state_machine;
+mod txn;
+mod versioned_value;
 
 pub use engine::{Engine, EngineError, EngineSnapshot, Pair, WriteBatch};
 pub use envelope::DecodeError;
@@ -20,3 +30,7 @@ pub use event::{Event, EventKind, RevisionEvents};
 pub use failure::StoreFailure;
 pub use limits::{StoreLimits, WatchLimits};
 pub use mem_engine::MemEngine;
+pub use reader::{History, KeyspaceHash, Previous, Reader};
+pub use snapshot::{SnapshotChunk, SnapshotReader, SnapshotRefusal, SnapshotWrite};
+pub use state_machine::{Applied, Content, MachineKind, StateMachine, ToApply};
+pub use versioned_value::range_read::{RangeChunk, RangeCursor, RangeEnd, StreamError};
