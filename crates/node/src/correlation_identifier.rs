@@ -19,7 +19,7 @@ type Shard = Mutex<BTreeMap<RequestId, oneshot::Sender<Answer>>>;
 
 /// Who waits for which answer.
 #[derive(Clone, Debug, Default)]
-pub struct PendingReplies {
+pub(crate) struct PendingReplies {
     shared: Arc<Shared>,
 }
 
@@ -31,7 +31,7 @@ struct Shared {
 
 /// One caller's place; gives it up when dropped.
 #[derive(Debug)]
-pub struct PendingReply {
+pub(crate) struct PendingReply {
     request: RequestId,
     answer: oneshot::Receiver<Answer>,
     shared: Arc<Shared>,
@@ -40,7 +40,7 @@ pub struct PendingReply {
 impl PendingReplies {
     /// A place for one answer.
     #[must_use]
-    pub fn register(&self) -> PendingReply {
+    pub(crate) fn register(&self) -> PendingReply {
         let request = RequestId(self.shared.next.fetch_add(1, Ordering::Relaxed));
         let (sender, answer) = oneshot::channel();
         self.shared
@@ -52,7 +52,7 @@ impl PendingReplies {
     }
 
     /// Hands the answer to whoever waits; nobody does after a cancellation.
-    pub fn resolve(&self, request: RequestId, answer: Answer) {
+    pub(crate) fn resolve(&self, request: RequestId, answer: Answer) {
         if let Some(sender) = self.shared.take(request) {
             // The caller may have gone between our taking and our sending.
             let _ = sender.send(answer);
@@ -61,19 +61,19 @@ impl PendingReplies {
 
     /// Callers that wait.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let lens = self.shared.shards.iter();
         lens.map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
     /// Whether nobody waits.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Tells everybody that the node is stopping.
-    pub fn resolve_all_stopping(&self) {
+    pub(crate) fn resolve_all_stopping(&self) {
         for shard in &self.shared.shards {
             let waiting =
                 std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
@@ -97,12 +97,12 @@ impl Shared {
 impl PendingReply {
     /// The identifier to send along.
     #[must_use]
-    pub fn request(&self) -> RequestId {
+    pub(crate) fn request(&self) -> RequestId {
         self.request
     }
 
     /// Waits for the answer.
-    pub async fn answer(&mut self) -> Answer {
+    pub(crate) async fn answer(&mut self) -> Answer {
         // A sender that is dropped unused means that the node stopped.
         (&mut self.answer).await.unwrap_or(Err(RequestError::Stopping))
     }

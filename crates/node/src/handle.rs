@@ -60,7 +60,7 @@ pub(crate) struct Shared {
     pub(crate) replies: PendingReplies,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) progress: BTreeMap<GroupId, Progress>,
-    pub(crate) meters: Meters,
+    pub(crate) meters: Arc<Meters>,
     /// Turns true once the node stops.
     pub(crate) stopping: watch::Sender<bool>,
 }

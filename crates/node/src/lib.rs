@@ -6,12 +6,14 @@
 mod boot_clock;
 mod correlation_identifier;
 mod handle;
+mod log_disk;
 mod log_structured_merge_tree;
 mod meters;
 mod update_queue;
 
 pub use boot_clock::{monotonic_now, wall_now};
 pub use handle::{Identity, NodeHandle, Timings};
+pub use log_disk::{LogDisk, OnCompletion, SyncForm};
 pub use log_structured_merge_tree::{EngineLimits, LsmEngine};
 pub use meters::{Counter, Gauge, Histogram, Meters, PeerMeters};
 

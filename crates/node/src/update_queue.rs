@@ -13,16 +13,16 @@ use std::time::Duration;
 
 /// Bounds of outside work in one queue.
 #[derive(Clone, Copy, Debug)]
-pub struct QueueLimits {
+pub(crate) struct QueueLimits {
     /// Items.
-    pub items: usize,
+    pub(crate) items: usize,
     /// Their weight in bytes.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// Producer and consumer side of one queue; clones share it.
 #[derive(Debug)]
-pub struct UpdateQueue<T> {
+pub(crate) struct UpdateQueue<T> {
     shared: Arc<Shared<T>>,
 }
 
@@ -51,7 +51,7 @@ struct State<T> {
 
 /// Why an offer was not taken; the item comes back.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refused<T> {
+pub(crate) enum Refused<T> {
     /// Items or bytes are at their limit.
     Full(T),
     /// The owner is gone.
@@ -61,7 +61,7 @@ pub enum Refused<T> {
 impl<T> UpdateQueue<T> {
     /// An empty queue.
     #[must_use]
-    pub fn new(limits: QueueLimits) -> UpdateQueue<T> {
+    pub(crate) fn new(limits: QueueLimits) -> UpdateQueue<T> {
         assert!(limits.items > 0 && limits.bytes > 0, "a queue that takes nothing");
         UpdateQueue {
             shared: Arc::new(Shared {
@@ -80,7 +80,7 @@ impl<T> UpdateQueue<T> {
 
     /// Queues outside work of `weight` bytes if there is room. An item heavier than the limit is
     /// taken only while nothing else waits.
-    pub fn offer(&self, item: T, weight: usize) -> Result<(), Refused<T>> {
+    pub(crate) fn offer(&self, item: T, weight: usize) -> Result<(), Refused<T>> {
         let mut state = self.state();
         if state.closed {
             return Err(Refused::Closed(item));
@@ -98,7 +98,7 @@ impl<T> UpdateQueue<T> {
     }
 
     /// Queues inside work; dropped if the owner is gone.
-    pub fn push(&self, item: T) {
+    pub(crate) fn push(&self, item: T) {
         let state = self.state();
         if !state.closed {
             self.append(state, item);
@@ -106,7 +106,7 @@ impl<T> UpdateQueue<T> {
     }
 
     /// Queues inside work that belongs together, with one wake-up.
-    pub fn push_all(&self, items: impl IntoIterator<Item = T>) {
+    pub(crate) fn push_all(&self, items: impl IntoIterator<Item = T>) {
         let mut state = self.state();
         if state.closed {
             return;
@@ -120,7 +120,7 @@ impl<T> UpdateQueue<T> {
     /// Owner: moves everything that waits into `batch` (which must be empty), sleeping up to
     /// `patience` (for ever if none) while there is nothing. Returns false once the queue is
     /// closed and drained.
-    pub fn take(&self, batch: &mut VecDeque<T>, patience: Option<Duration>) -> bool {
+    pub(crate) fn take(&self, batch: &mut VecDeque<T>, patience: Option<Duration>) -> bool {
         assert!(batch.is_empty(), "a batch was left half done");
         let mut state = self.state();
         if state.items.is_empty() && !state.closed && patience != Some(Duration::ZERO) {
@@ -149,7 +149,7 @@ impl<T> UpdateQueue<T> {
     }
 
     /// Takes nothing more; what waits is still handed to the owner.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
         self.wake(state);
@@ -157,13 +157,13 @@ impl<T> UpdateQueue<T> {
 
     /// Items that wait.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.state().items.len()
     }
 
     /// Whether nothing waits.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
