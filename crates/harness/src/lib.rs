@@ -1,1 +1,16 @@
-//! placeholder
+//! Real processes: local clusters, load, faults, and what faults may not do to a promise.
+//!
+//! Speaks to servers only as their clients do, so that a stock etcd can take the place of ours and
+//! show that the harness is right. Not here: anything that decides inside a server.
+
+pub mod failover_run;
+pub mod local_cluster;
+pub mod member_client;
+pub mod member_process;
+pub mod port_plan;
+pub mod proto;
+pub mod watch_recorder;
+
+mod failover_load;
+mod failover_verdict;
+mod seeded_choice;

@@ -1,0 +1,389 @@
+//! The failover run: kill the leader again and again under load, then hold everything that was
+//! acknowledged against what every member and every watcher has.
+//!
+//! Eight clients stay with their members; keys are fresh after each kill, so that unknown outcomes
+//! do not pile up; in the power-loss form every fourth kill takes all members at once. Probes on
+//! the survivors measure the time from a kill to the first write that succeeds.
+//!
+//! Not here: the load (`failover_load`), the judgement (`failover_verdict`).
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use checkers::history::{History, Input, Operation, Outcome, Output};
+use tokio::task::{JoinHandle, spawn_local};
+
+use crate::failover_load::{ClientPlan, Load, run_client};
+use crate::failover_verdict::{Evidence, MemberEvidence, judge};
+use crate::local_cluster::LocalCluster;
+use crate::member_client::{CallError, MemberClient};
+use crate::watch_recorder::{WatchRecord, record};
+
+/// From one probe of a surviving member to the next.
+const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// When probing for a write that succeeds is given up; the run then fails.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long members may take to come back, and watchers to see the last change.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is done to the cluster, and how hard it is used meanwhile.
+#[derive(Debug, Clone)]
+pub struct FailoverPlan {
+    /// Clients, spread over the members.
+    pub clients: u64,
+    /// Keys in use at a time.
+    pub keys: u64,
+    /// How long kills go on.
+    pub duration: Duration,
+    /// From one kill to the next.
+    pub kill_interval: Duration,
+    /// From a kill until the member is started again.
+    pub restart_after: Duration,
+    /// Every so many kills take all members at once; 0: none does.
+    pub whole_cluster_every: u32,
+    /// When a client gives up on a request.
+    pub request_timeout: Duration,
+    /// Least time from one request of a client to its next.
+    pub pace: Duration,
+    /// Of the load's mix.
+    pub seed: u64,
+    /// A run with fewer answered operations shows too little and fails.
+    pub completed_min: usize,
+}
+
+impl Default for FailoverPlan {
+    /// The full run: two minutes.
+    fn default() -> FailoverPlan {
+        FailoverPlan {
+            clients: 8,
+            keys: 10,
+            duration: Duration::from_secs(120),
+            kill_interval: Duration::from_secs(5),
+            restart_after: Duration::from_secs(1),
+            whole_cluster_every: 0,
+            request_timeout: Duration::from_secs(5),
+            pace: Duration::from_millis(4),
+            seed: 1,
+            completed_min: 10_000,
+        }
+    }
+}
+
+/// What a run found.
+#[derive(Debug, Clone)]
+pub struct FailoverReport {
+    /// Operations that were answered.
+    pub completed: usize,
+    /// Operations of unknown outcome.
+    pub unknown: usize,
+    /// Kills of a leader alone.
+    pub leader_kills: usize,
+    /// Kills of all members at once.
+    pub cluster_kills: usize,
+    /// From each kill of a leader to the first write that succeeded, in order of length.
+    pub failovers: Vec<Duration>,
+    /// From each kill of all members to the first write that succeeded, in order of length.
+    pub recoveries: Vec<Duration>,
+    /// How often watchers resumed.
+    pub resumptions: u32,
+    /// Changes in the members' history.
+    pub changes: usize,
+    /// How often each refusal was heard.
+    pub refusals: BTreeMap<String, u64>,
+    /// What was not as promised; the run is green if there is nothing.
+    pub complaints: Vec<String>,
+    /// The operations, to be kept beside a failure.
+    pub history: History,
+}
+
+impl FailoverReport {
+    /// Whether every promise held.
+    pub fn is_green(&self) -> bool {
+        self.complaints.is_empty()
+    }
+}
+
+impl fmt::Display for FailoverReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} operations completed, {} of unknown outcome, {} changes; {} leader kills, {} \
+             cluster kills; watchers resumed {} times",
+            self.completed,
+            self.unknown,
+            self.changes,
+            self.leader_kills,
+            self.cluster_kills,
+            self.resumptions,
+        )?;
+        write_times(f, "kill of the leader", &self.failovers)?;
+        write_times(f, "kill of all members", &self.recoveries)?;
+        for (refusal, count) in &self.refusals {
+            writeln!(f, "refused {count} times: {refusal}")?;
+        }
+        self.complaints.iter().try_for_each(|complaint| writeln!(f, "BROKEN: {complaint}"))
+    }
+}
+
+fn write_times(f: &mut fmt::Formatter<'_>, what: &str, sorted: &[Duration]) -> fmt::Result {
+    let (Some(median), Some(longest)) = (sorted.get(sorted.len() / 2), sorted.last()) else {
+        return Ok(());
+    };
+    let milliseconds = |duration: &Duration| duration.as_millis();
+    writeln!(
+        f,
+        "{what} to first successful write: median {} ms, longest {} ms",
+        milliseconds(median),
+        milliseconds(longest)
+    )
+}
+
+/// Starts the cluster, runs the plan, stops the cluster, judges.
+///
+/// An error means that the run could not be done; broken promises are in the report.
+pub async fn run(
+    cluster: &mut LocalCluster,
+    plan: &FailoverPlan,
+) -> Result<FailoverReport, String> {
+    cluster.start_all()?;
+    cluster.await_all_ready(RECOVERY_TIMEOUT).await?;
+    let tasks = tokio::task::LocalSet::new();
+    let report = tasks.run_until(FailoverRun::start(cluster, plan).run()).await?;
+    // A member that cannot stop in order has a fault of its own.
+    cluster.stop().await?;
+    Ok(report)
+}
+
+struct FailoverRun<'a> {
+    cluster: &'a mut LocalCluster,
+    plan: &'a FailoverPlan,
+    load: Rc<Load>,
+    /// The revision that ends the run, once known.
+    last_revision: Rc<Cell<u64>>,
+    clients: Vec<JoinHandle<()>>,
+    watchers: Vec<(String, JoinHandle<WatchRecord>)>,
+    leader_kills: usize,
+    cluster_kills: usize,
+    failovers: Vec<Duration>,
+    recoveries: Vec<Duration>,
+}
+
+impl<'a> FailoverRun<'a> {
+    fn start(cluster: &'a mut LocalCluster, plan: &'a FailoverPlan) -> FailoverRun<'a> {
+        FailoverRun {
+            cluster,
+            plan,
+            load: Load::new(),
+            last_revision: Rc::new(Cell::new(0)),
+            clients: Vec::new(),
+            watchers: Vec::new(),
+            leader_kills: 0,
+            cluster_kills: 0,
+            failovers: Vec::new(),
+            recoveries: Vec::new(),
+        }
+    }
+
+    async fn run(mut self) -> Result<FailoverReport, String> {
+        self.start_clients();
+        let started = Instant::now();
+        let mut kills: u32 = 0;
+        while started.elapsed() + self.plan.kill_interval <= self.plan.duration {
+            let next_kill = Instant::now() + self.plan.kill_interval;
+            tokio::time::sleep_until(next_kill.into()).await;
+            kills += 1;
+            let every = self.plan.whole_cluster_every;
+            if every != 0 && kills.is_multiple_of(every) {
+                self.kill_cluster().await?;
+            } else {
+                self.kill_leader().await?;
+            }
+            self.cluster.await_all_ready(RECOVERY_TIMEOUT).await?;
+        }
+        tokio::time::sleep(self.plan.kill_interval).await;
+        self.load.finished.set(true);
+        for client in std::mem::take(&mut self.clients) {
+            client.await.map_err(|error| format!("a client failed: {error}"))?;
+        }
+        self.report().await
+    }
+
+    fn start_clients(&mut self) {
+        let endpoints = self.cluster.endpoints();
+        for (client, endpoint) in (0..self.plan.clients).zip(endpoints.iter().cycle()) {
+            let plan = ClientPlan {
+                client,
+                endpoint: endpoint.clone(),
+                keys: self.plan.keys,
+                request_timeout: self.plan.request_timeout,
+                pace: self.plan.pace,
+                seed: self.plan.seed,
+            };
+            self.clients.push(spawn_local(run_client(Rc::clone(&self.load), plan)));
+            let watcher = record(endpoint.clone(), Rc::clone(&self.last_revision));
+            self.watchers.push((format!("client {client}"), spawn_local(watcher)));
+        }
+    }
+
+    async fn kill_leader(&mut self) -> Result<(), String> {
+        let give_up = Instant::now() + PROBE_TIMEOUT;
+        let leader = loop {
+            if let Some(leader) = self.cluster.leader().await {
+                break leader;
+            }
+            if Instant::now() > give_up {
+                return Err(format!("no member leads for {PROBE_TIMEOUT:?}"));
+            }
+            tokio::time::sleep(PROBE_INTERVAL).await;
+        };
+        let survivors = (0..self.cluster.len()).filter(|member| *member != leader).collect();
+        let probes = self.connect(survivors).await?;
+        let killed = Instant::now();
+        self.cluster.kill(&[leader]).await?;
+        self.leader_kills += 1;
+        self.next_round();
+        self.failovers.push(self.first_write(probes, killed).await?);
+        tokio::time::sleep_until((killed + self.plan.restart_after).into()).await;
+        self.cluster.start(leader)
+    }
+
+    async fn kill_cluster(&mut self) -> Result<(), String> {
+        let members: Vec<usize> = (0..self.cluster.len()).collect();
+        let killed = Instant::now();
+        self.cluster.kill(&members).await?;
+        self.cluster_kills += 1;
+        self.next_round();
+        self.cluster.start_all()?;
+        self.cluster.await_all_ready(RECOVERY_TIMEOUT).await?;
+        let probes = self.connect(members).await?;
+        self.recoveries.push(self.first_write(probes, killed).await?);
+        Ok(())
+    }
+
+    /// Unknown outcomes of one kill stay with that kill's keys.
+    fn next_round(&self) {
+        self.load.round.set(self.load.round.get() + 1);
+    }
+
+    async fn connect(&self, members: Vec<usize>) -> Result<Vec<MemberClient>, String> {
+        let mut clients = Vec::new();
+        for member in members {
+            let endpoint = &self.cluster.spec(member).addresses.etcd;
+            clients.push(MemberClient::connect(endpoint, self.plan.request_timeout).await?);
+        }
+        Ok(clients)
+    }
+
+    /// Writes to all of `probes` every few milliseconds until one write succeeds; returns the time
+    /// since `killed`. Each probe has a key of its own and is part of the history.
+    async fn first_write(
+        &self,
+        probes: Vec<MemberClient>,
+        killed: Instant,
+    ) -> Result<Duration, String> {
+        let first: Rc<Cell<Option<Instant>>> = Rc::new(Cell::new(None));
+        let round = self.load.round.get();
+        let mut number = 0;
+        while first.get().is_none() {
+            if killed.elapsed() > PROBE_TIMEOUT {
+                return Err(format!("no write succeeded within {PROBE_TIMEOUT:?} of a kill"));
+            }
+            for probe in &probes {
+                number += 1;
+                let key = format!("p/{round:04}/{number}").into_bytes();
+                let client = self.plan.clients + number;
+                let (load, first) = (Rc::clone(&self.load), Rc::clone(&first));
+                spawn_local(send_probe(load, probe.clone(), client, key, first));
+            }
+            tokio::time::sleep(PROBE_INTERVAL).await;
+        }
+        let first = first.get().expect("the loop ends with a success");
+        Ok(first - killed)
+    }
+
+    async fn report(self) -> Result<FailoverReport, String> {
+        let endpoint = self.cluster.endpoints().swap_remove(0);
+        let client = MemberClient::connect(&endpoint, self.plan.request_timeout).await?;
+        let last = client.put(b"z/last", b"last").await.map_err(|error| error.to_string())?;
+        self.last_revision.set(last);
+
+        let mut watchers = Vec::new();
+        for (name, watcher) in self.watchers {
+            let watched = tokio::time::timeout(RECOVERY_TIMEOUT, watcher).await;
+            let watched = watched.map_err(|_| format!("the watcher of {name} is stuck"))?;
+            watchers.push((name, watched.map_err(|error| format!("a watcher failed: {error}"))?));
+        }
+        let mut members = Vec::new();
+        for member in 0..self.cluster.len() {
+            let spec = self.cluster.spec(member);
+            members.push(collect(&spec.name, &spec.addresses.etcd, last).await?);
+        }
+        let resumptions = watchers.iter().map(|(_, watched)| watched.resumptions - 1).sum();
+        let completed = self.load.completed();
+        let operations = self.load.take_operations();
+        let unknown = operations.iter().filter(|op| op.outcome == Outcome::Unknown).count();
+        let evidence = Evidence { operations, members, watchers };
+        let mut complaints = judge(&evidence);
+        if completed < self.plan.completed_min {
+            let least = self.plan.completed_min;
+            complaints.push(format!("only {completed} operations completed, {least} are needed"));
+        }
+        let sorted = |mut times: Vec<Duration>| {
+            times.sort();
+            times
+        };
+        Ok(FailoverReport {
+            completed,
+            unknown,
+            leader_kills: self.leader_kills,
+            cluster_kills: self.cluster_kills,
+            failovers: sorted(self.failovers),
+            recoveries: sorted(self.recoveries),
+            resumptions,
+            changes: evidence.members[0].log.len(),
+            refusals: self.load.refusals(),
+            complaints,
+            history: evidence.operations.into_iter().collect(),
+        })
+    }
+}
+
+async fn send_probe(
+    load: Rc<Load>,
+    probe: MemberClient,
+    client: u64,
+    key: Vec<u8>,
+    first: Rc<Cell<Option<Instant>>>,
+) {
+    let call = load.now();
+    let outcome = match probe.put(&key, b"probe").await {
+        Ok(revision) => {
+            first.set(first.get().or(Some(Instant::now())));
+            Outcome::Ok { at: load.now(), revision: Some(revision), output: Output::Put }
+        }
+        Err(CallError::Refused(_)) => Outcome::Failed,
+        Err(CallError::Unknown(_)) => Outcome::Unknown,
+    };
+    let input = Input::Put { value: b"probe".to_vec() };
+    load.record(Operation { client, key, input, call, outcome });
+}
+
+/// The whole history and all keys of one member, up to the last revision.
+async fn collect(name: &str, endpoint: &str, last: u64) -> Result<MemberEvidence, String> {
+    let log = tokio::time::timeout(
+        RECOVERY_TIMEOUT,
+        record(endpoint.to_owned(), Rc::new(Cell::new(last))),
+    );
+    let log = log.await.map_err(|_| format!("{name} does not tell its history"))?;
+    if let Some(complaint) = log.complaint {
+        return Err(format!("collecting the history of {name} was {complaint}"));
+    }
+    let client = MemberClient::connect(endpoint, RECOVERY_TIMEOUT).await?;
+    let (_, keys) = client.local_range(b"").await.map_err(|error| format!("{name}: {error}"))?;
+    Ok(MemberEvidence { name: name.to_owned(), log: log.changes, keys })
+}

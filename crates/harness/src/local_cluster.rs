@@ -1,0 +1,216 @@
+//! A cluster of real processes on this machine.
+//!
+//! Not here: what is done to it (`failover_run`) and how it is shown (`dev`).
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::member_client::MemberClient;
+use crate::member_process::{MemberProcess, MemberSpec, Output, Server};
+use crate::port_plan::MemberAddresses;
+
+/// Between two looks at a member that is not ready.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long a member may take to answer one look.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Members by number, from 0. A member that is down keeps its place.
+#[derive(Debug)]
+pub struct LocalCluster {
+    server: Server,
+    output: Output,
+    specs: Vec<MemberSpec>,
+    processes: Vec<Option<MemberProcess>>,
+}
+
+impl LocalCluster {
+    /// Lays out members `n1`, `n2`, … with data under `directory`; starts none.
+    pub fn new(
+        server: Server,
+        addresses: Vec<MemberAddresses>,
+        directory: &Path,
+        output: Output,
+    ) -> LocalCluster {
+        assert!(!addresses.is_empty(), "a cluster has members");
+        let names: Vec<String> = (1..=addresses.len()).map(|n| format!("n{n}")).collect();
+        let peers = addresses.iter().map(|member| member.peer.clone());
+        let initial_cluster: Vec<(String, String)> = names.iter().cloned().zip(peers).collect();
+        let specs = names.into_iter().zip(addresses).map(|(name, addresses)| MemberSpec {
+            data_dir: directory.join(&name),
+            name,
+            addresses,
+            initial_cluster: initial_cluster.clone(),
+        });
+        let specs: Vec<MemberSpec> = specs.collect();
+        let processes = specs.iter().map(|_| None).collect();
+        LocalCluster { server, output, specs, processes }
+    }
+
+    /// How many members there are, running or not.
+    pub fn len(&self) -> usize {
+        self.specs.len()
+    }
+
+    /// Never: a cluster has members.
+    pub fn is_empty(&self) -> bool {
+        self.specs.is_empty()
+    }
+
+    /// What member `member` is started from.
+    pub fn spec(&self, member: usize) -> &MemberSpec {
+        &self.specs[member]
+    }
+
+    /// The program that the members run.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Where clients reach each member.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.specs.iter().map(|spec| spec.addresses.etcd.clone()).collect()
+    }
+
+    /// The process of a member, unless it is down.
+    pub fn process(&mut self, member: usize) -> Option<&mut MemberProcess> {
+        self.processes[member].as_mut()
+    }
+
+    /// Starts a member that is down.
+    pub fn start(&mut self, member: usize) -> Result<(), String> {
+        assert!(self.processes[member].is_none(), "a member is started once");
+        let spec = &self.specs[member];
+        let process = MemberProcess::start(spec, &self.server, self.output)
+            .map_err(|error| format!("cannot start {}: {error}", spec.name))?;
+        self.processes[member] = Some(process);
+        Ok(())
+    }
+
+    /// Starts every member that is down.
+    pub fn start_all(&mut self) -> Result<(), String> {
+        for member in 0..self.len() {
+            if self.processes[member].is_none() {
+                self.start(member)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGKILLs these members at the same moment and waits until they are gone.
+    pub async fn kill(&mut self, members: &[usize]) -> Result<(), String> {
+        let failed = |error| format!("cannot kill: {error}");
+        for member in members {
+            if let Some(process) = &mut self.processes[*member] {
+                process.kill_at_once().map_err(failed)?;
+            }
+        }
+        for member in members {
+            if let Some(mut process) = self.processes[*member].take() {
+                process.wait().await.map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks every member to stop and waits; says which one did not end well.
+    pub async fn stop(&mut self) -> Result<(), String> {
+        let mut complaints = Vec::new();
+        for (spec, process) in self.specs.iter().zip(&mut self.processes) {
+            let Some(mut process) = process.take() else { continue };
+            match process.stop().await {
+                Ok(status) if status.success() => {}
+                // Stock etcd ends by the signal that asked it to.
+                Ok(status) if self.server.ends_by_signal() && status.signal().is_some() => {}
+                Ok(status) => complaints.push(format!("{} ended with {status}", spec.name)),
+                Err(error) => complaints.push(format!("{}: {error}", spec.name)),
+            }
+        }
+        if complaints.is_empty() { Ok(()) } else { Err(complaints.join("; ")) }
+    }
+
+    /// Forgets members that have ended by themselves; returns their numbers and how they ended.
+    pub fn reap(&mut self) -> Vec<(usize, String)> {
+        let mut ended = Vec::new();
+        for (member, slot) in self.processes.iter_mut().enumerate() {
+            let Some(process) = slot else { continue };
+            let how = match process.ended() {
+                Ok(None) => continue,
+                Ok(Some(status)) => status.to_string(),
+                Err(error) => error.to_string(),
+            };
+            *slot = None;
+            ended.push((member, how));
+        }
+        ended
+    }
+
+    /// Waits until a member knows a leader and serves a linearizable read.
+    pub async fn await_ready(&mut self, member: usize, within: Duration) -> Result<(), String> {
+        let give_up = Instant::now() + within;
+        let mut last = "it never answered".to_owned();
+        while Instant::now() < give_up {
+            match is_ready(&self.specs[member].addresses.etcd).await {
+                Ok(()) => return Ok(()),
+                Err(why) => last = why,
+            }
+            for (ended, how) in self.reap() {
+                if ended == member {
+                    return Err(format!("{} ended with {how}", self.describe(member)));
+                }
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Err(format!("{} is not ready after {within:?}: {last}", self.describe(member)))
+    }
+
+    /// Waits for every member.
+    pub async fn await_all_ready(&mut self, within: Duration) -> Result<(), String> {
+        for member in 0..self.len() {
+            self.await_ready(member, within).await?;
+        }
+        Ok(())
+    }
+
+    /// The member that says that it leads, if one does.
+    pub async fn leader(&self) -> Option<usize> {
+        let mut newest = None;
+        for (member, spec) in self.specs.iter().enumerate() {
+            if self.processes[member].is_none() {
+                continue;
+            }
+            let Ok(client) = MemberClient::connect(&spec.addresses.etcd, LOOK_TIMEOUT).await else {
+                continue;
+            };
+            let Ok(status) = client.status().await else { continue };
+            let own = status.header.as_ref().map_or(0, |header| header.member_id);
+            // A deposed leader may not know it yet: the newest term decides.
+            if status.leader == own && own != 0 {
+                newest = newest.max(Some((status.raft_term, member)));
+            }
+        }
+        newest.map(|(_, member)| member)
+    }
+
+    fn describe(&self, member: usize) -> String {
+        let spec = &self.specs[member];
+        match self.output {
+            Output::Inherited => spec.name.clone(),
+            Output::LogFile => {
+                format!("{} (log: {})", spec.name, spec.data_dir.with_extension("log").display())
+            }
+        }
+    }
+}
+
+/// Whether the member at `address` can serve clients, or why not.
+async fn is_ready(address: &str) -> Result<(), String> {
+    let client = MemberClient::connect(address, LOOK_TIMEOUT).await?;
+    let status = client.status().await.map_err(|error| error.to_string())?;
+    if status.leader == 0 {
+        return Err("it knows no leader".to_owned());
+    }
+    client.get(b"\0ready").await.map_err(|error| error.to_string())?;
+    Ok(())
+}

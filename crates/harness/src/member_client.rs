@@ -1,0 +1,216 @@
+//! A client of one member: never moves to another, and says what became of each request.
+//!
+//! A request whose fate is not certain is [`CallError::Unknown`]; only a refusal that the protocol
+//! defines as such is [`CallError::Refused`]. Not here: retrying, which would hide both.
+
+use std::fmt;
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::proto::etcdserverpb::cluster_client::ClusterClient;
+use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use crate::proto::etcdserverpb::kv_client::KvClient;
+use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use crate::proto::etcdserverpb::request_op::Request as TxnRequestOp;
+use crate::proto::etcdserverpb::watch_client::WatchClient;
+use crate::proto::etcdserverpb::{
+    Compare, Member, MemberListRequest, PutRequest, RangeRequest, RequestOp, StatusRequest,
+    StatusResponse, TxnRequest,
+};
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How a request failed, by what is known of its effect.
+#[derive(Debug, Clone)]
+pub enum CallError {
+    /// The member said no: nothing changed, and never will.
+    Refused(String),
+    /// It may have taken effect, or still may.
+    Unknown(String),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Refused(why) => write!(f, "refused: {why}"),
+            CallError::Unknown(why) => write!(f, "outcome unknown: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> CallError {
+        let text = format!("{:?}: {}", status.code(), status.message());
+        match status.code() {
+            Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::ResourceExhausted
+            | Code::Unimplemented => CallError::Refused(text),
+            _ => CallError::Unknown(text),
+        }
+    }
+}
+
+/// One version of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+    /// The revision that wrote it.
+    pub mod_revision: u64,
+}
+
+/// A connection to one member.
+#[derive(Debug, Clone)]
+pub struct MemberClient {
+    channel: Channel,
+}
+
+impl MemberClient {
+    /// Connects to `address` (`host:port`), or says why not; every request gets `timeout`.
+    pub async fn connect(address: &str, timeout: Duration) -> Result<MemberClient, String> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| format!("{address} is not an address: {error}"))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(timeout)
+            .tcp_nodelay(true);
+        let channel = endpoint.connect().await;
+        let channel = channel.map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        Ok(MemberClient { channel })
+    }
+
+    /// Sets `key`; returns the revision of the write.
+    pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<u64, CallError> {
+        let request =
+            PutRequest { key: key.to_vec(), value: value.to_vec(), ..PutRequest::default() };
+        let reply = KvClient::new(self.channel.clone()).put(request).await?.into_inner();
+        Ok(revision(reply.header.map(|header| header.revision)))
+    }
+
+    /// A linearizable read: the keyspace's revision, and what the key holds.
+    pub async fn get(&self, key: &[u8]) -> Result<(u64, Option<Versioned>), CallError> {
+        let request = RangeRequest { key: key.to_vec(), ..RangeRequest::default() };
+        let reply = KvClient::new(self.channel.clone()).range(request).await?.into_inner();
+        let at = revision(reply.header.map(|header| header.revision));
+        Ok((at, reply.kvs.into_iter().next().map(versioned)))
+    }
+
+    /// Every key under `prefix` as this member has it, without asking anybody else.
+    pub async fn local_range(&self, prefix: &[u8]) -> Result<(u64, Vec<Versioned>), CallError> {
+        // A key is never empty: all of them start at the smallest.
+        let key = if prefix.is_empty() { vec![0] } else { prefix.to_vec() };
+        let request = RangeRequest {
+            key,
+            range_end: prefix_end(prefix),
+            serializable: true,
+            ..RangeRequest::default()
+        };
+        let client = KvClient::new(self.channel.clone());
+        let client = client.max_decoding_message_size(usize::MAX);
+        let reply = { client }.range(request).await?.into_inner();
+        let at = revision(reply.header.map(|header| header.revision));
+        Ok((at, reply.kvs.into_iter().map(versioned).collect()))
+    }
+
+    /// Sets `key` if it holds `expect` (nothing: does not exist); returns whether it did, and the
+    /// revision of the write or of the look.
+    pub async fn compare_and_set(
+        &self,
+        key: &[u8],
+        expect: Option<&[u8]>,
+        set: &[u8],
+    ) -> Result<(bool, u64), CallError> {
+        let (target, union) = match expect {
+            Some(value) => (CompareTarget::Value, TargetUnion::Value(value.to_vec())),
+            None => (CompareTarget::Create, TargetUnion::CreateRevision(0)),
+        };
+        let compare = Compare {
+            result: CompareResult::Equal.into(),
+            target: target.into(),
+            key: key.to_vec(),
+            range_end: Vec::new(),
+            target_union: Some(union),
+        };
+        let put = PutRequest { key: key.to_vec(), value: set.to_vec(), ..PutRequest::default() };
+        let request = TxnRequest {
+            compare: vec![compare],
+            success: vec![RequestOp { request: Some(TxnRequestOp::RequestPut(put)) }],
+            failure: Vec::new(),
+        };
+        let reply = KvClient::new(self.channel.clone()).txn(request).await?.into_inner();
+        Ok((reply.succeeded, revision(reply.header.map(|header| header.revision))))
+    }
+
+    /// How the member sees itself and the cluster.
+    pub async fn status(&self) -> Result<StatusResponse, CallError> {
+        let mut client = MaintenanceClient::new(self.channel.clone());
+        Ok(client.status(StatusRequest {}).await?.into_inner())
+    }
+
+    /// The members of the cluster.
+    pub async fn members(&self) -> Result<Vec<Member>, CallError> {
+        let mut client = ClusterClient::new(self.channel.clone());
+        let request = MemberListRequest { linearizable: false };
+        Ok(client.member_list(request).await?.into_inner().members)
+    }
+
+    /// The stub of the watch service, whose streams have no deadline.
+    pub(crate) fn watch_client(&self) -> WatchClient<Channel> {
+        WatchClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+}
+
+/// The end of the range of keys that start with `prefix`, as etcd's clients compute it.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![0]
+}
+
+/// A revision is never negative; a member that says so is caught by the checks of order.
+pub(crate) fn revision(of_header: Option<i64>) -> u64 {
+    of_header.and_then(|revision| u64::try_from(revision).ok()).unwrap_or(0)
+}
+
+fn versioned(pair: crate::proto::mvccpb::KeyValue) -> Versioned {
+    Versioned { mod_revision: revision(Some(pair.mod_revision)), key: pair.key, value: pair.value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_where_the_next_one_starts() {
+        assert_eq!(prefix_end(b"a"), b"b");
+        assert_eq!(prefix_end(b"a\xff\xff"), b"b");
+        assert_eq!(prefix_end(b"\xff"), [0]);
+        assert_eq!(prefix_end(b""), [0]);
+    }
+
+    #[test]
+    fn only_a_refusal_by_the_protocol_is_certain() {
+        let refused = CallError::from(Status::new(Code::InvalidArgument, "key is not provided"));
+        assert!(matches!(refused, CallError::Refused(_)));
+        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Unknown, Code::Internal] {
+            assert!(matches!(CallError::from(Status::new(code, "")), CallError::Unknown(_)));
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Where the members of a local cluster listen: the standard ports, 10,000 apart, plus an offset.
+//!
+//! Invariant: no two listeners of one cluster share a port.
+
+/// Most members that a local cluster may have.
+pub const MEMBERS_MAX: usize = 5;
+
+/// etcd's client port.
+const ETCD_PORT: u32 = 2379;
+/// etcd's peer port.
+const PEER_PORT: u32 = 2380;
+/// Health, metrics and status for operators.
+const ADMIN_PORT: u32 = 2381;
+/// From one member to the next.
+const STRIDE: u32 = 10_000;
+
+/// The listeners of one member, on the loopback interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberAddresses {
+    /// Serves clients of the etcd protocol.
+    pub etcd: String,
+    /// Serves the other members.
+    pub peer: String,
+    /// Serves operators.
+    pub admin: String,
+}
+
+/// The addresses of `members` members, or one plain sentence why that cannot be.
+pub fn plan(members: usize, offset: u16) -> Result<Vec<MemberAddresses>, String> {
+    if !(1..=MEMBERS_MAX).contains(&members) {
+        return Err(format!("a local cluster has 1 to {MEMBERS_MAX} nodes, not {members}"));
+    }
+    (0..members).map(|member| addresses(member, offset)).collect()
+}
+
+fn addresses(member: usize, offset: u16) -> Result<MemberAddresses, String> {
+    let address = |port: u32| {
+        let member = u32::try_from(member).expect("at most five members");
+        let port = port + STRIDE * member + u32::from(offset);
+        u16::try_from(port).map(|port| format!("127.0.0.1:{port}")).map_err(|_| {
+            format!(
+                "node {} would listen on port {port}, above 65535; lower --offset or --nodes",
+                member + 1
+            )
+        })
+    };
+    Ok(MemberAddresses {
+        etcd: address(ETCD_PORT)?,
+        peer: address(PEER_PORT)?,
+        admin: address(ADMIN_PORT)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_ten_thousand_apart() {
+        let plan = plan(3, 0).expect("three members fit");
+        let etcd: Vec<&str> = plan.iter().map(|member| member.etcd.as_str()).collect();
+        assert_eq!(etcd, ["127.0.0.1:2379", "127.0.0.1:12379", "127.0.0.1:22379"]);
+        assert_eq!(plan[2].peer, "127.0.0.1:22380");
+        assert_eq!(plan[2].admin, "127.0.0.1:22381");
+    }
+
+    #[test]
+    fn a_port_above_the_last_is_refused() {
+        assert!(plan(5, 23_154).is_ok());
+        let refusal = plan(5, 23_155).expect_err("the admin port of node 5 is 65536");
+        assert!(refusal.contains("node 5 would listen on port 65536"), "{refusal}");
+    }
+
+    #[test]
+    fn one_to_five_members() {
+        assert!(plan(1, 0).is_ok());
+        assert!(plan(0, 0).is_err());
+        assert!(plan(6, 0).is_err());
+    }
+}
