@@ -1,0 +1,46 @@
+//! `quorate failover`: the failover run of `harness` against this very binary.
+
+use harness::failover_run::{self, FailoverPlan};
+use harness::local_cluster::LocalCluster;
+use harness::member_process::{Output, Server};
+use harness::port_plan;
+use std::time::Duration;
+
+use crate::Failure;
+use crate::arguments::FailoverOptions;
+
+/// Runs it; broken promises are a failure.
+pub(crate) fn run(options: &FailoverOptions) -> Result<(), Failure> {
+    let addresses = port_plan::plan(options.nodes, options.offset).map_err(Failure::Usage)?;
+    if options.data_dir.exists() {
+        let path = options.data_dir.display();
+        return Err(Failure::Usage(format!("{path} exists; the run needs a fresh directory")));
+    }
+    let server = match &options.etcd_binary {
+        Some(binary) => Server::Etcd { binary: binary.clone() },
+        None => Server::Quorate {
+            binary: std::env::current_exe().map_err(|error| Failure::Failed(error.to_string()))?,
+            options: Vec::new(),
+        },
+    };
+    let plan = FailoverPlan {
+        duration: Duration::from_secs(options.seconds),
+        whole_cluster_every: if options.power_loss { 4 } else { 0 },
+        seed: options.seed,
+        completed_min: usize::try_from(options.seconds.saturating_mul(10_000) / 120)
+            .unwrap_or(usize::MAX),
+        ..FailoverPlan::default()
+    };
+    let mut cluster = LocalCluster::new(server, addresses, &options.data_dir, Output::LogFile);
+    let report = crate::on_one_thread(failover_run::run(&mut cluster, &plan))?;
+    print!("{report}");
+    if report.is_green() {
+        return Ok(());
+    }
+    let path = options.data_dir.join("history.jsonl");
+    match std::fs::write(&path, report.history.to_lines()) {
+        Ok(()) => println!("the operations are in {}", path.display()),
+        Err(error) => println!("cannot keep the operations in {}: {error}", path.display()),
+    }
+    Err(Failure::Failed(format!("{} promises were broken", report.complaints.len())))
+}
