@@ -155,5 +155,5 @@ mod tests {
         assert_eq!(hash.0, GOLDEN, "{:#x}", hash.0);
     }
 
-    const GOLDEN: u64 = 0;
+    const GOLDEN: u64 = 0x033b_e934_c879_8da7;
 }

@@ -1,0 +1,4 @@
+//! The state machines, seen from outside.
+
+mod support;
+mod versioned_value;
