@@ -153,6 +153,8 @@ pub enum ApplierEvent {
     Forget {
         /// Whose.
         group: GroupId,
+        /// Our session there.
+        session: SessionId,
         /// Number within the session.
         sequence: u64,
     },

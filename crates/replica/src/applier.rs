@@ -1,0 +1,449 @@
+//! The applier: hands committed entries to the state machines, in order, and answers those who
+//! wait for their effects.
+//!
+//! Invariant: an own write is answered only after it is applied here, so that its caller sees it in
+//! every later read from this member; a read is released only once this member has applied up to
+//! the index that the leader gave it.
+//! Not here: what commands mean (`store`), deciding what is committed (`consensus`).
+
+use crate::persistence;
+use crate::{
+    ApplierEffect, ApplierEvent, CoreConfig, LogEvent, ReplicaLimits, Reply, RequestError,
+    RequestId,
+};
+use bytes::Bytes;
+use clocks::{GroupId, LogIndex, LogPosition, NodeId};
+use consensus::{Applied, Entry, Membership, Payload, SnapshotRead};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use store::command::SessionId;
+use store::reply::{Outcome, StoreError};
+use store::{Content, Engine, MachineKind, Reader, SnapshotReader, StateMachine, StoreFailure, ToApply};
+
+/// Versions or keys that one step of background work looks at.
+const BACKGROUND_STEP: usize = 256;
+
+/// A snapshot that a lagging peer is reading.
+struct OpenSnapshot {
+    reader: SnapshotReader,
+    membership: Membership,
+    /// Its last chunk has been read: closed at the next flush.
+    finished: bool,
+}
+
+struct Group {
+    kind: MachineKind,
+    machine: StateMachine,
+    /// Own requests under way, by session and sequence.
+    expected: BTreeMap<(SessionId, u64), Option<RequestId>>,
+    /// Reads that wait until an index is applied.
+    awaiting: BTreeMap<LogIndex, Vec<RequestId>>,
+    snapshots: BTreeMap<NodeId, OpenSnapshot>,
+}
+
+/// The state machines of every group of one node.
+pub struct Applier {
+    node: NodeId,
+    engine: Arc<dyn Engine>,
+    groups: BTreeMap<GroupId, Group>,
+    initial_membership: Membership,
+    feature_level: u32,
+    limits: ReplicaLimits,
+    effects: VecDeque<ApplierEffect>,
+    /// Weight applied since the last flush began.
+    unflushed: u64,
+    /// What will be durable when the flush under way completes.
+    flushing: Option<BTreeMap<GroupId, LogPosition>>,
+    idle_wanted: bool,
+    stopped: bool,
+}
+
+impl Applier {
+    /// Opens every group's state machine on `engine`.
+    ///
+    /// # Errors
+    /// A plain sentence: the engine failed, or its format is unknown.
+    pub fn open(config: &CoreConfig, engine: Arc<dyn Engine>) -> Result<Applier, String> {
+        let mut groups = BTreeMap::new();
+        for &(group, kind) in &config.groups {
+            let machine =
+                StateMachine::open(Arc::clone(&engine), group, kind, config.store.clone())
+                    .map_err(|failure| failure.to_string())?;
+            let group_state = Group {
+                kind,
+                machine,
+                expected: BTreeMap::new(),
+                awaiting: BTreeMap::new(),
+                snapshots: BTreeMap::new(),
+            };
+            groups.insert(group, group_state);
+        }
+        Ok(Applier {
+            node: config.node,
+            engine,
+            groups,
+            initial_membership: Membership::of_voters(config.initial_voters.iter().copied()),
+            feature_level: config.feature_level,
+            limits: config.limits.clone(),
+            effects: VecDeque::new(),
+            unflushed: 0,
+            flushing: None,
+            idle_wanted: false,
+            stopped: false,
+        })
+    }
+
+    /// Where every group stands, for `LogMachine::recover`.
+    ///
+    /// # Errors
+    /// A plain sentence: the state was written by another version.
+    pub fn applied(&self) -> Result<BTreeMap<GroupId, Applied>, String> {
+        let state = |(&group, state): (&GroupId, &Group)| {
+            let membership = self.membership(state.machine.membership());
+            let membership = membership.map_err(|failure| failure.to_string())?;
+            Ok((group, Applied { position: state.machine.applied(), membership }))
+        };
+        self.groups.iter().map(state).collect()
+    }
+
+    /// The members that a state names; the founders, if no entry has named any yet.
+    fn membership(&self, named: Option<Bytes>) -> Result<Membership, StoreFailure> {
+        match named {
+            None => Ok(self.initial_membership.clone()),
+            Some(bytes) => persistence::decode_membership(bytes).map_err(|_| {
+                let group = GroupId::CONSISTENT_CORE;
+                StoreFailure::CorruptState { group, record: "membership" }
+            }),
+        }
+    }
+
+    /// A consistent view of a group's state, as of the last batch applied.
+    ///
+    /// # Errors
+    /// The engine failed.
+    ///
+    /// # Panics
+    /// If the group is not one of this node's.
+    pub fn reader(&self, group: GroupId) -> Result<Reader, StoreFailure> {
+        self.groups[&group].machine.reader()
+    }
+
+    /// Chain hash of a group's state at its applied index, for checkers.
+    #[must_use]
+    pub fn chain_hash(&self, group: GroupId) -> Option<(LogPosition, u64)> {
+        let machine = &self.groups.get(&group)?.machine;
+        Some((machine.applied(), machine.chain_hash()))
+    }
+
+    /// The next thing to do, in order. Drain it after every `handle`.
+    pub fn poll(&mut self) -> Option<ApplierEffect> {
+        self.effects.pop_front()
+    }
+
+    /// Takes one event in.
+    pub fn handle(&mut self, event: ApplierEvent) {
+        if self.stopped {
+            return;
+        }
+        if let Err(failure) = self.on_event(event) {
+            self.fatal(failure.to_string());
+        }
+    }
+
+    fn on_event(&mut self, event: ApplierEvent) -> Result<(), StoreFailure> {
+        match event {
+            ApplierEvent::Apply { group, entries } => self.apply(group, entries)?,
+            ApplierEvent::Expect { group, session, sequence, request } => {
+                self.group(group).expected.insert((session, sequence), request);
+            }
+            ApplierEvent::Forget { group, session, sequence } => {
+                self.group(group).expected.remove(&(session, sequence));
+            }
+            ApplierEvent::AwaitApplied { requests, group, index } => {
+                self.await_applied(group, index, requests);
+            }
+            ApplierEvent::ReadSnapshot { group, peer, position, chunk } => {
+                self.read_snapshot(group, peer, position, chunk)?;
+            }
+            ApplierEvent::WriteSnapshot { group, position, chunk, data, done } => {
+                self.write_snapshot(group, position, chunk, &data, done)?;
+            }
+            ApplierEvent::Flushed => self.on_flushed(),
+            ApplierEvent::Idle => self.background_step()?,
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, group: GroupId) -> &mut Group {
+        self.groups.get_mut(&group).expect("the log machine has the same groups")
+    }
+
+    fn fatal(&mut self, why: String) {
+        self.stopped = true;
+        self.effects.push_back(ApplierEffect::Fatal(why));
+    }
+
+    fn reply(&mut self, request: RequestId, result: Result<Reply, RequestError>) {
+        self.effects.push_back(ApplierEffect::Reply { request, result });
+    }
+
+    fn tell_log(&mut self, event: LogEvent) {
+        self.effects.push_back(ApplierEffect::Log(event));
+    }
+}
+
+/// Applying.
+impl Applier {
+    fn apply(&mut self, group: GroupId, entries: Vec<Entry>) -> Result<(), StoreFailure> {
+        let weight: usize = entries.iter().map(Entry::weight).sum();
+        let state = self.group(group);
+        let before = state.machine.applied().index;
+        // A snapshot may have overtaken entries that were handed over before it.
+        let batch: Vec<ToApply> = entries
+            .into_iter()
+            .filter(|entry| entry.position.index > before)
+            .map(to_apply)
+            .collect();
+        let applied = state.machine.apply(batch)?;
+        let index = state.machine.applied().index;
+        let answered = self.answer(group, applied.outcomes);
+        if !applied.events.is_empty() {
+            let (revision, events) = (applied.revision, applied.events.into());
+            self.effects.push_back(ApplierEffect::Watch { group, revision, events });
+        }
+        self.release_reads(group);
+        let hashes = applied.hashes;
+        self.tell_log(LogEvent::Applied { group, index, weight, answered, hashes });
+        if group == GroupId::CONSISTENT_CORE {
+            self.check_feature_level()?;
+        }
+        self.want_idle();
+        self.flush_if_due(weight);
+        Ok(())
+    }
+
+    /// Answers this node's own requests; returns the sequences that have their outcome.
+    fn answer(
+        &mut self,
+        group: GroupId,
+        outcomes: Vec<(SessionId, u64, Result<Outcome, StoreError>)>,
+    ) -> Vec<u64> {
+        let mut answered = Vec::new();
+        for (session, sequence, result) in outcomes {
+            if session.member != self.node {
+                continue;
+            }
+            match result {
+                Ok(Outcome::SessionOpened) => {
+                    self.tell_log(LogEvent::Session { group, session, open: true });
+                }
+                Err(StoreError::SessionExpired) => {
+                    // The log machine begins a fresh session, under which it is expected again.
+                    self.group(group).expected.remove(&(session, sequence));
+                    self.tell_log(LogEvent::Session { group, session, open: false });
+                }
+                result => {
+                    // An earlier process of this member may have asked, or the caller gave up.
+                    let Some(request) = self.group(group).expected.remove(&(session, sequence))
+                    else {
+                        continue;
+                    };
+                    answered.push(sequence);
+                    self.answer_one(request, result);
+                }
+            }
+        }
+        answered
+    }
+
+    fn answer_one(&mut self, request: Option<RequestId>, result: Result<Outcome, StoreError>) {
+        match (request, result) {
+            (Some(request), result) => {
+                let result = result.map(Reply::Written).map_err(RequestError::Refused);
+                self.reply(request, result);
+            }
+            (None, Err(StoreError::ForeignDirectory)) => self.fatal(
+                "the cluster knows this member with another data directory: its data was lost or \
+                 exchanged, and starting empty could undo acknowledged writes; replace the member"
+                    .into(),
+            ),
+            (None, _) => {}
+        }
+    }
+
+    fn await_applied(&mut self, group: GroupId, index: LogIndex, requests: Vec<RequestId>) {
+        self.group(group).awaiting.entry(index).or_default().extend(requests);
+        self.release_reads(group);
+    }
+
+    fn release_reads(&mut self, group: GroupId) {
+        let state = self.group(group);
+        let applied = state.machine.applied().index;
+        let later = state.awaiting.split_off(&(applied + 1));
+        let ready = std::mem::replace(&mut state.awaiting, later);
+        for request in ready.into_values().flatten() {
+            self.reply(request, Ok(Reply::ReadReady));
+        }
+    }
+
+    fn check_feature_level(&mut self) -> Result<(), StoreFailure> {
+        let reader = self.reader(GroupId::CONSISTENT_CORE)?;
+        let level = reader.feature_level()?;
+        if level > self.feature_level {
+            let ours = self.feature_level;
+            self.fatal(format!(
+                "the cluster writes feature level {level} and this build speaks up to {ours}: \
+                 start a newer quorate"
+            ));
+            return Ok(());
+        }
+        let members = reader.members()?;
+        let known = members.len() == self.initial_membership.len();
+        let possible = members.iter().map(|member| member.feature_level).min().unwrap_or(0);
+        if known && possible > level {
+            self.tell_log(LogEvent::FeatureLevelPossible(possible));
+        }
+        Ok(())
+    }
+}
+
+/// Durability, snapshots, background work.
+impl Applier {
+    fn flush_if_due(&mut self, weight: usize) {
+        self.unflushed += weight as u64;
+        if self.unflushed < self.limits.flush_bytes || self.flushing.is_some() {
+            return;
+        }
+        self.unflushed = 0;
+        let applied = self.groups.iter().map(|(&id, state)| (id, state.machine.applied()));
+        self.flushing = Some(applied.collect());
+        self.effects.push_back(ApplierEffect::Flush);
+    }
+
+    fn on_flushed(&mut self) {
+        let Some(flushed) = self.flushing.take() else { return };
+        for (group, position) in flushed {
+            self.tell_log(LogEvent::Flushed { group, position });
+            self.group(group).snapshots.retain(|_, snapshot| !snapshot.finished);
+        }
+    }
+
+    fn want_idle(&mut self) {
+        if !self.idle_wanted {
+            self.idle_wanted = true;
+            self.effects.push_back(ApplierEffect::WantsIdle);
+        }
+    }
+
+    fn background_step(&mut self) -> Result<(), StoreFailure> {
+        self.idle_wanted = false;
+        let mut more = false;
+        for state in self.groups.values_mut() {
+            more |= state.machine.background_step(BACKGROUND_STEP)?;
+        }
+        if more {
+            self.want_idle();
+        }
+        Ok(())
+    }
+
+    fn read_snapshot(
+        &mut self,
+        group: GroupId,
+        peer: NodeId,
+        position: Option<LogPosition>,
+        chunk: u64,
+    ) -> Result<(), StoreFailure> {
+        let max_open = self.limits.open_snapshots;
+        let state = self.group(group);
+        let open = state.snapshots.get(&peer);
+        let resumed = open.is_some_and(|open| Some(open.reader.position()) == position);
+        if !resumed {
+            state.snapshots.remove(&peer);
+            while state.snapshots.len() >= max_open {
+                state.snapshots.pop_first();
+            }
+            let reader = state.machine.open_snapshot()?;
+            let membership = self.membership(reader.membership())?;
+            let open = OpenSnapshot { reader, membership, finished: false };
+            self.group(group).snapshots.insert(peer, open);
+        }
+        let state = self.group(group);
+        let open = state.snapshots.get_mut(&peer).expect("opened above");
+        let chunk = if resumed { chunk } else { 0 };
+        let (data, done) = open.reader.chunk(chunk)?;
+        open.finished |= done;
+        let (position, membership) = (open.reader.position(), open.membership.clone());
+        let read = SnapshotRead { position, membership, chunk, data, done };
+        self.tell_log(LogEvent::SnapshotRead { group, peer, read });
+        Ok(())
+    }
+
+    fn write_snapshot(
+        &mut self,
+        group: GroupId,
+        position: LogPosition,
+        chunk: u64,
+        data: &Bytes,
+        done: bool,
+    ) -> Result<(), StoreFailure> {
+        let state = self.group(group);
+        let overtaken = position.index <= state.machine.applied().index;
+        if !overtaken {
+            let written = state.machine.write_snapshot_chunk(position, chunk, data, done)?;
+            if !written.accepted() {
+                // Damaged on its way: the sender repeats what is not acknowledged.
+                return Ok(());
+            }
+        }
+        let named = state.machine.membership();
+        let membership = self.membership(named)?;
+        if done && !overtaken {
+            self.engine.flush()?;
+            self.after_install(group)?;
+        }
+        self.tell_log(LogEvent::SnapshotWritten { group, position, membership, chunk, done });
+        Ok(())
+    }
+
+    /// Requests whose entries the snapshot includes have lost their replies.
+    fn after_install(&mut self, group: GroupId) -> Result<(), StoreFailure> {
+        let state = self.group(group);
+        let machine = &state.machine;
+        let overtaken: Vec<_> = state
+            .expected
+            .iter()
+            .filter(|((session, sequence), _)| machine.session_applied(*session, *sequence))
+            .map(|(&key, &request)| (key, request))
+            .collect();
+        let index = machine.applied().index;
+        let kind = state.kind;
+        for (key, _) in &overtaken {
+            state.expected.remove(key);
+        }
+        let answered = overtaken.iter().map(|&((_, sequence), _)| sequence).collect();
+        for request in overtaken.into_iter().filter_map(|(_, request)| request) {
+            self.reply(request, Err(RequestError::OutcomeUnknown));
+        }
+        let hashes = Vec::new();
+        self.tell_log(LogEvent::Applied { group, index, weight: 0, answered, hashes });
+        if kind == MachineKind::Keyspace {
+            let revision = self.reader(group)?.revision();
+            self.effects.push_back(ApplierEffect::WatchReset { group, revision });
+        }
+        self.release_reads(group);
+        self.want_idle();
+        Ok(())
+    }
+}
+
+fn to_apply(entry: Entry) -> ToApply {
+    let content = match entry.payload {
+        Payload::Barrier => Content::Barrier,
+        Payload::Command(command) => Content::Command(command),
+        Payload::Membership(membership) => {
+            Content::Membership(persistence::encode_membership(&membership))
+        }
+    };
+    ToApply { position: entry.position, content }
+}

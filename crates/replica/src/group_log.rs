@@ -1,0 +1,115 @@
+//! One group at this node: its consensus, and the requests that wait for it.
+
+use crate::divergence::StateHashes;
+use crate::follower_reads::{FollowerReads, WaitingRead};
+use crate::request_waiting_list::{Leadership, RequestWaitingList};
+use crate::{CoreConfig, GroupStatus};
+use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId};
+use consensus::{Config, LeaseMode, Raft, ReadToken, Recovered};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Who asked for a read index.
+pub(crate) enum ReadAsker {
+    /// Requests of this node.
+    Local(Vec<WaitingRead>),
+    /// A follower, with the number of its question.
+    Peer(NodeId, u64),
+}
+
+/// What this node holds of one group besides its entries.
+pub(crate) struct GroupLog {
+    pub(crate) group: GroupId,
+    pub(crate) raft: Raft,
+    pub(crate) waiting: RequestWaitingList,
+    pub(crate) reads: FollowerReads,
+    pub(crate) asked: BTreeMap<ReadToken, ReadAsker>,
+    pub(crate) hashes: StateHashes,
+    pub(crate) next_read_token: u64,
+    /// Weight of entries handed to the applier and not yet applied.
+    pub(crate) unapplied: usize,
+    /// Last index known to be applied.
+    pub(crate) applied: LogIndex,
+    /// Positions up to which the engine was flushed, ascending, that the log still holds.
+    pub(crate) flushed: VecDeque<LogPosition>,
+    /// Committed entries that left the cache are being read from the log.
+    pub(crate) reading_committed: Option<LogIndex>,
+}
+
+impl GroupLog {
+    pub(crate) fn new(
+        config: &CoreConfig,
+        group: GroupId,
+        recovered: Recovered,
+        incarnation: u64,
+        now: Monotonic,
+        seed: u64,
+    ) -> GroupLog {
+        let raft = Raft::recover(raft_config(config, group), recovered, now, seed);
+        GroupLog {
+            group,
+            raft,
+            waiting: RequestWaitingList::new(config.node, incarnation, &config.limits),
+            reads: FollowerReads::new(&config.limits),
+            asked: BTreeMap::new(),
+            hashes: StateHashes::new(config.node, config.limits.compared_hashes),
+            next_read_token: 1,
+            unapplied: 0,
+            applied: 0,
+            flushed: VecDeque::new(),
+            reading_committed: None,
+        }
+    }
+
+    /// Whom to send requests to, if anybody.
+    pub(crate) fn leadership(&self) -> Option<Leadership> {
+        let leader = self.raft.leader()?;
+        Some(Leadership { leader, term: self.raft.term() })
+    }
+
+    pub(crate) fn new_read_token(&mut self) -> ReadToken {
+        let token = ReadToken(self.next_read_token);
+        self.next_read_token += 1;
+        token
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Monotonic> {
+        let own = [self.raft.deadline(), self.waiting.deadline(), self.reads.deadline()];
+        own.into_iter().flatten().min()
+    }
+
+    pub(crate) fn status(&self) -> GroupStatus {
+        let peers = self.raft.progress();
+        GroupStatus {
+            group: self.group,
+            role: self.raft.role(),
+            term: self.raft.term(),
+            leader: self.raft.leader(),
+            last_index: self.raft.last_position().index,
+            committed: self.raft.committed(),
+            applied: self.applied,
+            first_index: self.raft.first_index(),
+            matched: peers.iter().map(|peer| (peer.node, peer.matched)).collect(),
+            waiting: self.waiting.len() + self.reads.len(),
+        }
+    }
+}
+
+/// Consensus settings of one group.
+pub(crate) fn raft_config(config: &CoreConfig, group: GroupId) -> Config {
+    let window = &config.window;
+    Config {
+        heartbeat_interval: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
+        lease: if config.lease.is_zero() { LeaseMode::Off } else { LeaseMode::For(config.lease) },
+        longest_lease: config.longest_lease,
+        clock_bound: config.clock_bound,
+        max_append_bytes: window.append_bytes,
+        max_append_entries: window.append_entries,
+        max_inflight_messages: window.inflight_messages,
+        max_inflight_bytes: window.inflight_bytes,
+        cache_bytes: window.cache_bytes,
+        max_uncommitted_bytes: window.uncommitted_bytes,
+        max_waiting_reads: config.limits.waiting_requests,
+        ..Config::new(config.node, group)
+    }
+}

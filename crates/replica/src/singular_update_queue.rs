@@ -1,0 +1,705 @@
+//! Singular Update Queue: one machine drains one queue of everything that may change the log, in
+//! order, so that no lock guards consensus.
+//!
+//! Used by ZooKeeper (request processors), etcd (the raft loop) and Redis (its event loop). The
+//! host drains its queue into [`LogMachine::handle`], then calls [`LogMachine::flush`] once: the
+//! batches of proposals, appends, reads and disk writes are whatever gathered while the last ones
+//! were under way; there are no timers on the hot path.
+//! Invariant: nothing that a message promises leaves before the disk has confirmed it; `consensus`
+//! holds such messages until then.
+//! Not here: applying (`applier`), the rules of consensus, the layout of the log.
+
+use crate::follower_reads::WaitingRead;
+use crate::group_log::{GroupLog, ReadAsker};
+use crate::log_replay::LogReplay;
+use crate::persistence;
+use crate::{
+    ApplierEvent, Ask, COMMAND_BYTES, CoreConfig, LogEffect, LogEvent, NodeStatus,
+    PeerMessage, ReplicaLimits, Reply, Request, RequestError, RequestId,
+};
+use bytes::Bytes;
+use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, WallTime};
+use consensus::{Applied, Committed, Effect, HeartbeatCoalescer, Persist, PersistToken, ReadToken};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use store::command::{Command, SessionId};
+use wal::{AppendToken, Disk, DiskCompletion, EntryRecord, Record, Wal, WalEvent};
+
+/// A `Persist` on its way to the disk.
+struct Persisting {
+    append: AppendToken,
+    group: GroupId,
+    token: PersistToken,
+    /// The log's new start, if this moves it: what came before is released once this is durable.
+    log_start: Option<LogIndex>,
+}
+
+/// Why entries are read back from the log.
+enum LogReader {
+    /// A peer whose next entries left the cache.
+    Peer(NodeId),
+    /// The applier, up to this index.
+    Applier(LogIndex),
+}
+
+/// Consensus and log of every group of one node.
+pub struct LogMachine {
+    config: CoreConfig,
+    wal: Wal,
+    groups: BTreeMap<GroupId, GroupLog>,
+    heartbeats: HeartbeatCoalescer,
+    effects: VecDeque<LogEffect>,
+    /// In the order of their appends.
+    persisting: VecDeque<Persisting>,
+    log_readers: BTreeMap<wal::ReadToken, (GroupId, LogReader)>,
+    next_log_read: u64,
+    /// Members, this one included, that are short of disk space.
+    short_of_space: BTreeSet<NodeId>,
+    next_condition: Monotonic,
+    peers: BTreeSet<NodeId>,
+    incarnation: u64,
+    stopped: bool,
+}
+
+impl LogMachine {
+    /// Reads the log back, or creates it. `applied` is what the applier's state machines say.
+    ///
+    /// # Errors
+    /// A plain sentence: the log is corrupt, of another version, or the disk failed.
+    pub fn recover(
+        config: &CoreConfig,
+        disk: &mut dyn Disk,
+        applied: &BTreeMap<GroupId, Applied>,
+        now: Monotonic,
+        seed: u64,
+    ) -> Result<LogMachine, String> {
+        let mut replay = LogReplay::new(config);
+        let recovered = Wal::recover(config.wal.clone(), disk, &mut |record| replay.record(record));
+        let (wal, incarnation) = recovered.map_err(|error| error.to_string())?;
+        let mut groups = BTreeMap::new();
+        for (ordinal, (group, recovered)) in (0u64..).zip(replay.finish(applied)?) {
+            let seed = seed ^ ordinal.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let log = GroupLog::new(config, group, recovered, incarnation, now, seed);
+            groups.insert(group, log);
+        }
+        let mut machine = LogMachine {
+            config: config.clone(),
+            wal,
+            groups,
+            heartbeats: HeartbeatCoalescer::new(),
+            effects: VecDeque::new(),
+            persisting: VecDeque::new(),
+            log_readers: BTreeMap::new(),
+            next_log_read: 1,
+            short_of_space: BTreeSet::new(),
+            next_condition: now,
+            peers: BTreeSet::new(),
+            incarnation,
+            stopped: false,
+        };
+        machine.register();
+        machine.connect_peers();
+        Ok(machine)
+    }
+
+    /// Number of this start of the process; grows with every one.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// When `flush` must be called even if nothing happens.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Monotonic> {
+        let groups = self.groups.values().filter_map(GroupLog::deadline);
+        groups.chain([self.next_condition]).min()
+    }
+
+    /// The next thing to do, in order. Drain it after every `flush`.
+    pub fn poll(&mut self) -> Option<LogEffect> {
+        self.effects.pop_front()
+    }
+
+    /// Where every group stands.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus {
+            groups: self.groups.values().map(GroupLog::status).collect(),
+            log_bytes: self.wal.disk_bytes(),
+            short_of_space: self.short_of_space.iter().copied().collect(),
+        }
+    }
+
+    /// Takes one event in. Its consequences may wait for `flush`.
+    pub fn handle(&mut self, event: LogEvent, now: Monotonic, disk: &mut dyn Disk) {
+        if self.stopped {
+            return;
+        }
+        match event {
+            LogEvent::Request(request) => self.on_request(request, now),
+            LogEvent::Peer { from, message } => self.on_peer_message(from, message, now),
+            LogEvent::Connected(peer) => self.on_connected(peer, now),
+            LogEvent::Disconnected(peer) => self.on_disconnected(peer, now),
+            LogEvent::Disk(completion) => self.on_disk(completion, now, disk),
+            LogEvent::ShortOfSpace(short) => self.on_condition(self.config.node, short),
+            LogEvent::Session { group, session, open } => self.on_session(group, session, open),
+            LogEvent::Flushed { group, position } => self.on_flushed(group, position),
+            LogEvent::FeatureLevelPossible(level) => self.on_feature_level_possible(level),
+            LogEvent::Applied { group, index, weight, answered, hashes } => {
+                self.on_applied(group, index, weight, &answered, hashes);
+            }
+            LogEvent::SnapshotRead { group, peer, read } => {
+                if let Some(log) = self.groups.get_mut(&group) {
+                    log.raft.handle_snapshot_read(now, peer, read);
+                }
+            }
+            LogEvent::SnapshotWritten { group, position, membership, chunk, done } => {
+                let Some(log) = self.groups.get_mut(&group) else { return };
+                log.raft.handle_snapshot_written(now, position, membership, chunk, done);
+                if done {
+                    log.applied = log.applied.max(position.index);
+                }
+            }
+        }
+    }
+
+    /// Ends a drain of the queue: `now` was sampled after it. Runs what is due, forms the batches
+    /// and starts at most one write of the log.
+    pub fn flush(&mut self, now: Monotonic, wall: WallTime, disk: &mut dyn Disk) {
+        if self.stopped {
+            return;
+        }
+        let ids: Vec<GroupId> = self.groups.keys().copied().collect();
+        for &group in &ids {
+            self.expire(group, now);
+            if self.log(group).raft.deadline().is_some_and(|deadline| deadline <= now) {
+                self.log(group).raft.handle_deadline(now);
+            }
+            // Learn of a change of role first, so that requests go to the right place.
+            self.drain_raft(group, disk);
+            self.send_writes(group, now, wall);
+            self.send_reads(group, now);
+            self.log(group).raft.flush(now);
+            self.drain_raft(group, disk);
+            self.hand_over(group, disk);
+        }
+        self.tell_condition(now);
+        self.wal.flush(disk);
+        for heartbeats in self.heartbeats.drain() {
+            let to = heartbeats.to;
+            let message = PeerMessage::Heartbeats(heartbeats);
+            self.effects.push_back(LogEffect::Send { to, message });
+        }
+    }
+
+    fn log(&mut self, group: GroupId) -> &mut GroupLog {
+        self.groups.get_mut(&group).expect("the group is one of ours")
+    }
+
+    /// The rest of this process's life is to be stopped by the host.
+    fn fatal(&mut self, why: String) {
+        self.stopped = true;
+        self.effects.push_back(LogEffect::Fatal(why));
+    }
+
+    fn reply(&mut self, request: RequestId, result: Result<Reply, RequestError>) {
+        self.effects.push_back(LogEffect::Reply { request, result });
+    }
+}
+
+/// Requests of this node.
+impl LogMachine {
+    fn on_request(&mut self, request: Request, now: Monotonic) {
+        let Request { id, group, deadline, ask } = request;
+        if deadline <= now {
+            return self.reply(id, Err(RequestError::TimedOut));
+        }
+        match ask {
+            Ask::Status => {
+                let status = self.status();
+                self.reply(id, Ok(Reply::Status(status)));
+            }
+            Ask::ReadBarrier => {
+                let read = WaitingRead { request: id, deadline };
+                let admitted = match self.groups.get_mut(&group) {
+                    Some(log) => log.reads.admit(read),
+                    None => Err(RequestError::Refused(store::reply::StoreError::WrongGroup)),
+                };
+                if let Err(error) = admitted {
+                    self.reply(id, Err(error));
+                }
+            }
+            Ask::Write(command) => {
+                if let Err(error) = self.admit_write(group, Some(id), command, deadline) {
+                    self.reply(id, Err(error));
+                }
+            }
+        }
+    }
+
+    fn admit_write(
+        &mut self,
+        group: GroupId,
+        request: Option<RequestId>,
+        command: Command,
+        deadline: Monotonic,
+    ) -> Result<(), RequestError> {
+        if group != GroupId::CONSISTENT_CORE && !self.short_of_space.is_empty() {
+            return Err(RequestError::NoSpace);
+        }
+        let Some(log) = self.groups.get_mut(&group) else {
+            return Err(RequestError::Refused(store::reply::StoreError::WrongGroup));
+        };
+        let sequence = log.waiting.admit(request, command, deadline)?;
+        let session = log.waiting.session();
+        let expect = ApplierEvent::Expect { group, session, sequence, request };
+        self.effects.push_back(LogEffect::Applier(expect));
+        Ok(())
+    }
+
+    /// Tells the consistent core who this node is; repeated until it is known.
+    fn register(&mut self) {
+        let command = Command::RegisterMember(self.config.member.clone());
+        let never = Monotonic(u64::MAX);
+        self.admit_write(GroupId::CONSISTENT_CORE, None, command, never)
+            .expect("an empty waiting list of the consistent core takes a first request");
+    }
+
+    fn on_feature_level_possible(&mut self, level: u32) {
+        let us = self.config.node;
+        let leads = |log: &GroupLog| log.raft.leader() == Some(us);
+        if self.groups.get(&GroupId::CONSISTENT_CORE).is_some_and(leads) {
+            let command = Command::RaiseFeatureLevel { level };
+            // Refused for lack of room: the next registration proposes it again.
+            let never = Monotonic(u64::MAX);
+            let _ = self.admit_write(GroupId::CONSISTENT_CORE, None, command, never);
+        }
+    }
+
+    fn expire(&mut self, group: GroupId, now: Monotonic) {
+        let log = self.log(group);
+        let writes = log.waiting.expire(now);
+        let reads = log.reads.expire(now);
+        let session = log.waiting.session();
+        for expired in writes {
+            let forget = ApplierEvent::Forget { group, session, sequence: expired.sequence };
+            self.effects.push_back(LogEffect::Applier(forget));
+            if let Some(request) = expired.request {
+                self.reply(request, Err(RequestError::TimedOut));
+            }
+        }
+        for request in reads {
+            self.reply(request, Err(RequestError::TimedOut));
+        }
+    }
+
+    fn send_writes(&mut self, group: GroupId, now: Monotonic, wall: WallTime) {
+        let us = self.config.node;
+        let batch_bytes = self.config.window.append_bytes;
+        let log = self.groups.get_mut(&group).expect("the group is one of ours");
+        let Some(to) = log.leadership() else { return };
+        loop {
+            let commands = log.waiting.take_unsent(to, us, now, wall, batch_bytes);
+            if commands.is_empty() {
+                return;
+            }
+            if to.leader != us {
+                let message = PeerMessage::Propose { group, commands };
+                self.effects.push_back(LogEffect::Send { to: to.leader, message });
+            } else if log.raft.propose(now, commands).is_err() {
+                return log.waiting.put_back();
+            }
+        }
+    }
+
+    fn send_reads(&mut self, group: GroupId, now: Monotonic) {
+        let us = self.config.node;
+        let log = self.log(group);
+        let Some(to) = log.leadership() else { return log.reads.abandon_round() };
+        if to.leader == us {
+            let reads = log.reads.take_waiting();
+            if reads.is_empty() {
+                return;
+            }
+            let token = log.new_read_token();
+            match log.raft.read_index(now, token) {
+                Ok(()) => {
+                    log.asked.insert(token, ReadAsker::Local(reads));
+                }
+                Err(_) => log.reads.put_back(reads),
+            }
+        } else if let Some(round) = log.reads.next_question(to, now) {
+            let message = PeerMessage::ReadIndex { group, round };
+            self.effects.push_back(LogEffect::Send { to: to.leader, message });
+        }
+    }
+}
+
+/// Peers.
+impl LogMachine {
+    fn on_connected(&mut self, peer: NodeId, now: Monotonic) {
+        for log in self.groups.values_mut() {
+            log.raft.handle_peer_connected(now, peer);
+            if log.raft.leader() == Some(peer) {
+                // What was sent over the old connection may be lost.
+                log.waiting.resend_all();
+                log.reads.abandon_round();
+            }
+        }
+    }
+
+    fn on_disconnected(&mut self, peer: NodeId, now: Monotonic) {
+        for log in self.groups.values_mut() {
+            log.raft.handle_peer_disconnected(now, peer);
+        }
+        // An absent member's disk holds nobody up.
+        self.on_condition(peer, false);
+    }
+
+    fn on_condition(&mut self, member: NodeId, short_of_space: bool) {
+        if short_of_space {
+            self.short_of_space.insert(member);
+        } else {
+            self.short_of_space.remove(&member);
+        }
+    }
+
+    fn tell_condition(&mut self, now: Monotonic) {
+        if now < self.next_condition {
+            return;
+        }
+        self.next_condition = now.after(self.config.limits.condition_interval);
+        let short_of_space = self.short_of_space.contains(&self.config.node);
+        self.tell_peers(&PeerMessage::MemberCondition { short_of_space });
+    }
+
+    fn tell_peers(&mut self, message: &PeerMessage) {
+        for &to in &self.peers {
+            self.effects.push_back(LogEffect::Send { to, message: message.clone() });
+        }
+    }
+
+    fn on_peer_message(&mut self, from: NodeId, message: PeerMessage, now: Monotonic) {
+        match message {
+            PeerMessage::Consensus(message) => {
+                let known = self.groups.get_mut(&message.group);
+                // A peer speaks only for itself.
+                if let Some(log) = known.filter(|_| message.from == from) {
+                    log.raft.handle_message(now, message);
+                }
+            }
+            PeerMessage::Heartbeats(heartbeats) => {
+                let honest = heartbeats.from == from && heartbeats.to == self.config.node;
+                for message in heartbeats.into_messages().filter(|_| honest) {
+                    if let Some(log) = self.groups.get_mut(&message.group) {
+                        log.raft.handle_message(now, message);
+                    }
+                }
+            }
+            PeerMessage::Propose { group, commands } => {
+                self.on_forwarded(from, group, commands, now);
+            }
+            PeerMessage::ProposeRefused { group, term } => {
+                if let Some(log) = self.groups.get_mut(&group) {
+                    log.waiting.on_refused(term, now);
+                }
+            }
+            PeerMessage::ReadIndex { group, round } => self.on_read_index(from, group, round, now),
+            PeerMessage::ReadIndexReply { group, round, index } => {
+                self.on_read_index_reply(group, round, index, now);
+            }
+            PeerMessage::StateHashes { group, hashes } => self.compare(from, group, &hashes),
+            PeerMessage::MemberCondition { short_of_space } => {
+                self.on_condition(from, short_of_space);
+            }
+        }
+    }
+
+    fn on_forwarded(
+        &mut self,
+        from: NodeId,
+        group: GroupId,
+        mut commands: Vec<Bytes>,
+        now: Monotonic,
+    ) {
+        let full = group != GroupId::CONSISTENT_CORE && !self.short_of_space.is_empty();
+        let Some(log) = self.groups.get_mut(&group) else { return };
+        // No honest member sends larger ones.
+        commands.retain(|command| command.len() <= COMMAND_BYTES);
+        if full || log.raft.propose(now, commands).is_err() {
+            let message = PeerMessage::ProposeRefused { group, term: log.raft.term() };
+            self.effects.push_back(LogEffect::Send { to: from, message });
+        }
+    }
+
+    fn on_read_index(&mut self, from: NodeId, group: GroupId, round: u64, now: Monotonic) {
+        let Some(log) = self.groups.get_mut(&group) else { return };
+        let token = log.new_read_token();
+        if log.raft.read_index(now, token).is_ok() {
+            log.asked.insert(token, ReadAsker::Peer(from, round));
+        } else {
+            let message = PeerMessage::ReadIndexReply { group, round, index: None };
+            self.effects.push_back(LogEffect::Send { to: from, message });
+        }
+    }
+
+    fn on_read_index_reply(
+        &mut self,
+        group: GroupId,
+        round: u64,
+        index: Option<LogIndex>,
+        now: Monotonic,
+    ) {
+        let Some(log) = self.groups.get_mut(&group) else { return };
+        match index {
+            Some(index) => {
+                let reads = log.reads.on_answer(round);
+                self.await_applied(group, reads, index);
+            }
+            None => log.reads.on_refusal(round, now),
+        }
+    }
+
+    fn compare(&mut self, member: NodeId, group: GroupId, hashes: &[(LogIndex, u64)]) {
+        let Some(log) = self.groups.get_mut(&group) else { return };
+        let voters = log.raft.membership().voters.clone();
+        let verdicts = hashes
+            .iter()
+            .filter_map(|&(index, hash)| log.hashes.record(member, index, hash, &voters))
+            .collect::<Vec<_>>();
+        if let Some(diverged) = verdicts.first() {
+            self.fatal(format!(
+                "the state of group {group} at index {} has hash {:016x} here and {:016x} on a \
+                 majority: this member's data is wrong; stop it for good and replace the member",
+                diverged.index, diverged.ours, diverged.theirs
+            ));
+        }
+    }
+}
+
+/// Disk and applier.
+impl LogMachine {
+    fn on_disk(&mut self, completion: DiskCompletion, now: Monotonic, disk: &mut dyn Disk) {
+        let events = match self.wal.handle_completion(completion, disk) {
+            Ok(events) => events,
+            Err(error) => return self.fatal(error.to_string()),
+        };
+        for event in events {
+            match event {
+                WalEvent::Durable { through } => self.on_durable(through, now, disk),
+                WalEvent::Read { token, entries } => self.on_log_read(token, entries, now),
+                WalEvent::Full => self.on_condition(self.config.node, true),
+            }
+        }
+    }
+
+    fn on_durable(&mut self, through: AppendToken, now: Monotonic, disk: &mut dyn Disk) {
+        while self.persisting.front().is_some_and(|persisting| persisting.append <= through) {
+            let Some(done) = self.persisting.pop_front() else { return };
+            if let Some(start) = done.log_start {
+                self.wal.release(done.group, start + 1, disk);
+            }
+            self.log(done.group).raft.handle_persisted(now, done.token);
+        }
+    }
+
+    fn on_log_read(&mut self, token: wal::ReadToken, records: Vec<EntryRecord>, now: Monotonic) {
+        let Some((group, reader)) = self.log_readers.remove(&token) else { return };
+        let decoded: Result<Vec<_>, _> =
+            records.into_iter().map(persistence::decode_entry).collect();
+        let mut entries = match decoded {
+            Ok(entries) => entries,
+            Err(error) => return self.fatal(format!("log of group {group}: {error}")),
+        };
+        let log = self.log(group);
+        match reader {
+            LogReader::Peer(peer) => log.raft.handle_log_read(now, peer, entries),
+            LogReader::Applier(through) => {
+                log.reading_committed = None;
+                entries.retain(|entry| entry.position.index <= through);
+                self.apply(group, entries);
+            }
+        }
+    }
+
+    fn on_applied(
+        &mut self,
+        group: GroupId,
+        index: LogIndex,
+        weight: usize,
+        answered: &[u64],
+        hashes: Vec<(LogIndex, u64)>,
+    ) {
+        let us = self.config.node;
+        let log = self.log(group);
+        assert!(log.unapplied >= weight, "more was applied than handed over");
+        log.unapplied -= weight;
+        log.applied = log.applied.max(index);
+        for &sequence in answered {
+            log.waiting.remove(sequence);
+        }
+        if !hashes.is_empty() {
+            self.compare(us, group, &hashes);
+            self.tell_peers(&PeerMessage::StateHashes { group, hashes });
+        }
+    }
+
+    fn on_session(&mut self, group: GroupId, session: SessionId, open: bool) {
+        let log = self.log(group);
+        let moved = log.waiting.on_session(session, open);
+        let session = log.waiting.session();
+        for expecting in moved {
+            let (sequence, request) = (expecting.sequence, expecting.request);
+            let expect = ApplierEvent::Expect { group, session, sequence, request };
+            self.effects.push_back(LogEffect::Applier(expect));
+        }
+    }
+
+    /// Cuts the log at the newest flushed position that leaves enough for members that were away.
+    fn on_flushed(&mut self, group: GroupId, position: LogPosition) {
+        let retained = self.config.limits.retained_entries;
+        let log = self.log(group);
+        log.flushed.push_back(position);
+        let mut through = None;
+        while log.flushed.front().is_some_and(|flushed| flushed.index + retained <= log.applied) {
+            through = log.flushed.pop_front();
+        }
+        if let Some(through) = through.filter(|cut| cut.index >= log.raft.first_index()) {
+            log.raft.compact_log(through);
+        }
+    }
+
+    fn await_applied(&mut self, group: GroupId, reads: Vec<WaitingRead>, index: LogIndex) {
+        if reads.is_empty() {
+            return;
+        }
+        let requests = reads.into_iter().map(|read| read.request).collect();
+        let wait = ApplierEvent::AwaitApplied { requests, group, index };
+        self.effects.push_back(LogEffect::Applier(wait));
+    }
+
+    /// Hands committed entries to the applier, as far as it has room.
+    fn hand_over(&mut self, group: GroupId, disk: &mut dyn Disk) {
+        let ReplicaLimits { unapplied_bytes, apply_batch_bytes, .. } = self.config.limits;
+        loop {
+            let log = self.log(group);
+            if log.reading_committed.is_some() || log.unapplied >= unapplied_bytes {
+                return;
+            }
+            match log.raft.next_committed(apply_batch_bytes) {
+                Committed::Nothing => return,
+                Committed::Entries(entries) => self.apply(group, entries),
+                Committed::OnDisk { from, to } => {
+                    log.reading_committed = Some(to);
+                    self.read_log(group, LogReader::Applier(to), from, apply_batch_bytes, disk);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, group: GroupId, entries: Vec<consensus::Entry>) {
+        let Some(last) = entries.last().map(|entry| entry.position.index) else { return };
+        let log = self.log(group);
+        log.unapplied += entries.iter().map(consensus::Entry::weight).sum::<usize>();
+        log.raft.handed_over(last);
+        self.effects.push_back(LogEffect::Applier(ApplierEvent::Apply { group, entries }));
+    }
+
+    fn read_log(
+        &mut self,
+        group: GroupId,
+        reader: LogReader,
+        from: LogIndex,
+        max_bytes: usize,
+        disk: &mut dyn Disk,
+    ) {
+        let token = wal::ReadToken(self.next_log_read);
+        self.next_log_read += 1;
+        self.log_readers.insert(token, (group, reader));
+        self.wal.read(disk, token, group, from, max_bytes);
+    }
+}
+
+/// Consensus.
+impl LogMachine {
+    fn drain_raft(&mut self, group: GroupId, disk: &mut dyn Disk) {
+        while let Some(effect) = self.log(group).raft.poll_effect() {
+            match effect {
+                Effect::Send(message) => {
+                    if let Some(message) = self.heartbeats.offer(message) {
+                        let (to, message) = (message.to, PeerMessage::Consensus(message));
+                        self.effects.push_back(LogEffect::Send { to, message });
+                    }
+                }
+                Effect::Persist(persist) => self.persist(group, persist),
+                // `hand_over` follows every drain.
+                Effect::Committed(_) => {}
+                Effect::ReadReady { token, index } => self.on_read_ready(group, token, index),
+                Effect::ReadRefused { token } => self.on_read_refused(group, token),
+                Effect::ReadLog { peer, from, max_bytes } => {
+                    self.read_log(group, LogReader::Peer(peer), from, max_bytes, disk);
+                }
+                Effect::ReadSnapshot { peer, position, chunk } => {
+                    let read = ApplierEvent::ReadSnapshot { group, peer, position, chunk };
+                    self.effects.push_back(LogEffect::Applier(read));
+                }
+                Effect::WriteSnapshot { position, chunk, data, done } => {
+                    let write = ApplierEvent::WriteSnapshot { group, position, chunk, data, done };
+                    self.effects.push_back(LogEffect::Applier(write));
+                }
+                Effect::RoleChanged { role, term, leader } => {
+                    let changed = LogEffect::RoleChanged { group, role, term, leader };
+                    self.effects.push_back(changed);
+                }
+                Effect::MembershipChanged(_) => self.connect_peers(),
+            }
+        }
+    }
+
+    fn persist(&mut self, group: GroupId, persist: Persist) {
+        let Persist { token, hard_state, entries, reset } = persist;
+        let log_start = hard_state.as_ref().map(|state| state.log_start.index);
+        let reset = reset.map(|LogPosition { index: start, .. }| Record::Reset { group, start });
+        let state = hard_state
+            .map(|state| Record::State { group, state: persistence::encode_state(&state) });
+        let entries = entries
+            .into_iter()
+            .map(|entry| Record::Entry { group, entry: persistence::encode_entry(entry) });
+        // State first: a torn batch must never hold entries newer than the term that wrote them.
+        let records = state.into_iter().chain(reset).chain(entries).collect();
+        let append = self.wal.append(records);
+        self.persisting.push_back(Persisting { append, group, token, log_start });
+    }
+
+    fn on_read_ready(&mut self, group: GroupId, token: ReadToken, index: LogIndex) {
+        match self.log(group).asked.remove(&token) {
+            Some(ReadAsker::Local(reads)) => self.await_applied(group, reads, index),
+            Some(ReadAsker::Peer(to, round)) => {
+                let message = PeerMessage::ReadIndexReply { group, round, index: Some(index) };
+                self.effects.push_back(LogEffect::Send { to, message });
+            }
+            None => {}
+        }
+    }
+
+    fn on_read_refused(&mut self, group: GroupId, token: ReadToken) {
+        let log = self.log(group);
+        match log.asked.remove(&token) {
+            Some(ReadAsker::Local(reads)) => log.reads.put_back(reads),
+            Some(ReadAsker::Peer(to, round)) => {
+                let message = PeerMessage::ReadIndexReply { group, round, index: None };
+                self.effects.push_back(LogEffect::Send { to, message });
+            }
+            None => {}
+        }
+    }
+
+    fn connect_peers(&mut self) {
+        let members = self.groups.values().flat_map(|log| log.raft.membership().members());
+        let peers: BTreeSet<NodeId> =
+            members.filter(|&member| member != self.config.node).collect();
+        if peers != self.peers {
+            self.effects.push_back(LogEffect::Peers(peers.iter().copied().collect()));
+            self.peers = peers;
+        }
+    }
+}
