@@ -18,7 +18,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use store::command::SessionId;
 use store::reply::{Outcome, StoreError};
-use store::{Content, Engine, MachineKind, Reader, SnapshotReader, StateMachine, StoreFailure, ToApply};
+use store::{
+    Content, Engine, MachineKind, Reader, SnapshotReader, SnapshotRefusal, SnapshotWrite,
+    StateMachine, StoreFailure, ToApply,
+};
 
 /// Versions or keys that one step of background work looks at.
 const BACKGROUND_STEP: usize = 256;
@@ -44,7 +47,6 @@ struct Group {
 /// The state machines of every group of one node.
 pub struct Applier {
     node: NodeId,
-    engine: Arc<dyn Engine>,
     groups: BTreeMap<GroupId, Group>,
     initial_membership: Membership,
     feature_level: u32,
@@ -66,9 +68,8 @@ impl Applier {
     pub fn open(config: &CoreConfig, engine: Arc<dyn Engine>) -> Result<Applier, String> {
         let mut groups = BTreeMap::new();
         for &(group, kind) in &config.groups {
-            let machine =
-                StateMachine::open(Arc::clone(&engine), group, kind, config.store.clone())
-                    .map_err(|failure| failure.to_string())?;
+            let machine = StateMachine::open(Arc::clone(&engine), group, kind, config.store)
+                .map_err(|failure| failure.to_string())?;
             let group_state = Group {
                 kind,
                 machine,
@@ -80,7 +81,6 @@ impl Applier {
         }
         Ok(Applier {
             node: config.node,
-            engine,
             groups,
             initial_membership: Membership::of_voters(config.initial_voters.iter().copied()),
             feature_level: config.feature_level,
@@ -99,7 +99,7 @@ impl Applier {
     /// A plain sentence: the state was written by another version.
     pub fn applied(&self) -> Result<BTreeMap<GroupId, Applied>, String> {
         let state = |(&group, state): (&GroupId, &Group)| {
-            let membership = self.membership(state.machine.membership());
+            let membership = self.membership(state.machine.membership().as_ref());
             let membership = membership.map_err(|failure| failure.to_string())?;
             Ok((group, Applied { position: state.machine.applied(), membership }))
         };
@@ -107,10 +107,10 @@ impl Applier {
     }
 
     /// The members that a state names; the founders, if no entry has named any yet.
-    fn membership(&self, named: Option<Bytes>) -> Result<Membership, StoreFailure> {
+    fn membership(&self, named: Option<&Bytes>) -> Result<Membership, StoreFailure> {
         match named {
             None => Ok(self.initial_membership.clone()),
-            Some(bytes) => persistence::decode_membership(bytes).map_err(|_| {
+            Some(bytes) => persistence::decode_membership(bytes.clone()).map_err(|_| {
                 let group = GroupId::CONSISTENT_CORE;
                 StoreFailure::CorruptState { group, record: "membership" }
             }),
@@ -119,12 +119,10 @@ impl Applier {
 
     /// A consistent view of a group's state, as of the last batch applied.
     ///
-    /// # Errors
-    /// The engine failed.
-    ///
     /// # Panics
     /// If the group is not one of this node's.
-    pub fn reader(&self, group: GroupId) -> Result<Reader, StoreFailure> {
+    #[must_use]
+    pub fn reader(&self, group: GroupId) -> Reader {
         self.groups[&group].machine.reader()
     }
 
@@ -287,8 +285,8 @@ impl Applier {
     }
 
     fn check_feature_level(&mut self) -> Result<(), StoreFailure> {
-        let reader = self.reader(GroupId::CONSISTENT_CORE)?;
-        let level = reader.feature_level()?;
+        let reader = self.reader(GroupId::CONSISTENT_CORE);
+        let level = reader.feature_level();
         if level > self.feature_level {
             let ours = self.feature_level;
             self.fatal(format!(
@@ -339,7 +337,8 @@ impl Applier {
         self.idle_wanted = false;
         let mut more = false;
         for state in self.groups.values_mut() {
-            more |= state.machine.background_step(BACKGROUND_STEP)?;
+            more |= state.machine.compact_step(BACKGROUND_STEP)?;
+            more |= state.machine.delete_step(BACKGROUND_STEP)?;
         }
         if more {
             self.want_idle();
@@ -370,11 +369,14 @@ impl Applier {
         }
         let state = self.group(group);
         let open = state.snapshots.get_mut(&peer).expect("opened above");
-        let chunk = if resumed { chunk } else { 0 };
-        let (data, done) = open.reader.chunk(chunk)?;
-        open.finished |= done;
+        let (chunk, read) = match open.reader.chunk(if resumed { chunk } else { 0 })? {
+            Some(read) => (if resumed { chunk } else { 0 }, read),
+            // Further back than can be read again: the peer begins anew.
+            None => (0, open.reader.chunk(0)?.expect("chunk 0 can always be read")),
+        };
+        open.finished |= read.done;
         let (position, membership) = (open.reader.position(), open.membership.clone());
-        let read = SnapshotRead { position, membership, chunk, data, done };
+        let read = SnapshotRead { position, membership, chunk, data: read.data, done: read.done };
         self.tell_log(LogEvent::SnapshotRead { group, peer, read });
         Ok(())
     }
@@ -387,21 +389,19 @@ impl Applier {
         data: &Bytes,
         done: bool,
     ) -> Result<(), StoreFailure> {
-        let state = self.group(group);
-        let overtaken = position.index <= state.machine.applied().index;
-        if !overtaken {
-            let written = state.machine.write_snapshot_chunk(position, chunk, data, done)?;
-            if !written.accepted() {
-                // Damaged on its way: the sender repeats what is not acknowledged.
-                return Ok(());
+        let machine = &mut self.group(group).machine;
+        let done = match machine.write_snapshot_chunk(position, chunk, data, done)? {
+            SnapshotWrite::Written => false,
+            SnapshotWrite::Installed => {
+                self.after_install(group)?;
+                true
             }
-        }
-        let named = state.machine.membership();
-        let membership = self.membership(named)?;
-        if done && !overtaken {
-            self.engine.flush()?;
-            self.after_install(group)?;
-        }
+            SnapshotWrite::Refused(SnapshotRefusal::Stale { .. }) => done,
+            // The sender repeats what is not acknowledged.
+            SnapshotWrite::Refused(_) => return Ok(()),
+        };
+        let named = self.group(group).machine.membership();
+        let membership = self.membership(named.as_ref())?;
         self.tell_log(LogEvent::SnapshotWritten { group, position, membership, chunk, done });
         Ok(())
     }
@@ -413,7 +413,9 @@ impl Applier {
         let overtaken: Vec<_> = state
             .expected
             .iter()
-            .filter(|((session, sequence), _)| machine.session_applied(*session, *sequence))
+            .filter(|((session, sequence), _)| {
+                machine.session_applied(*session, *sequence) == Some(true)
+            })
             .map(|(&key, &request)| (key, request))
             .collect();
         let index = machine.applied().index;
@@ -428,7 +430,7 @@ impl Applier {
         let hashes = Vec::new();
         self.tell_log(LogEvent::Applied { group, index, weight: 0, answered, hashes });
         if kind == MachineKind::Keyspace {
-            let revision = self.reader(group)?.revision();
+            let revision = self.reader(group).revision();
             self.effects.push_back(ApplierEffect::WatchReset { group, revision });
         }
         self.release_reads(group);

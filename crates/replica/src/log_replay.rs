@@ -1,74 +1,127 @@
-//! Replays the records of the log, found at the start, into what each group starts from.
+//! Replays the log found at the start into what each group starts from.
 //!
-//! Bounded memory: entries beyond the cache are checked and dropped, and read again when needed.
+//! Bounded memory: entries are read back in chunks, and those beyond the cache are checked and
+//! dropped; they are read again when needed.
 
 use crate::CoreConfig;
 use crate::group_log::raft_config;
 use crate::persistence::{self, Undecodable};
+use bytes::Bytes;
 use clocks::GroupId;
 use consensus::{Applied, HardState, Membership, Recovered, Recovery};
-use std::collections::BTreeMap;
-use wal::Record;
+use std::collections::{BTreeMap, VecDeque};
+use wal::{
+    Disk, DiskCompletion, DiskError, DiskOp, DiskToken, EntryRecord, FileInfo, ReadToken,
+    RecoveredGroup, Wal, WalError, WalEvent,
+};
 
-/// Collects the records of every group.
-pub(crate) struct LogReplay {
-    groups: BTreeMap<GroupId, Recovery>,
-    /// The first record that made no sense.
-    failure: Option<String>,
+/// Bytes of entries read back at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Gives each group what the log and its state machine say together.
+///
+/// # Errors
+/// A plain sentence: the log cannot be read, or contradicts the state.
+pub(crate) fn replay(
+    config: &CoreConfig,
+    wal: &mut Wal,
+    disk: &mut dyn Disk,
+    mut logs: BTreeMap<GroupId, RecoveredGroup>,
+    applied: &BTreeMap<GroupId, Applied>,
+) -> Result<Vec<(GroupId, Recovered)>, String> {
+    let mut disk = WaitingDisk { disk, completions: VecDeque::new() };
+    let founders = Membership::of_voters(config.initial_voters.iter().copied());
+    let mut groups = Vec::new();
+    for &(group, _) in &config.groups {
+        let initial = HardState { membership: founders.clone(), ..HardState::default() };
+        let mut recovery = Recovery::new(initial, raft_config(config, group).cache_bytes);
+        if let Some(log) = logs.remove(&group) {
+            replay_group(&mut recovery, wal, &mut disk, group, &log)
+                .map_err(|why| format!("the log of group {group} cannot be read: {why}"))?;
+        }
+        let applied = applied.get(&group).cloned().unwrap_or_default();
+        let recovered = recovery.finish(applied).map_err(|error| {
+            format!("the log of group {group} and its state do not fit together: {error}")
+        })?;
+        groups.push((group, recovered));
+    }
+    match logs.keys().next() {
+        Some(unknown) => {
+            Err(format!("the log holds group {unknown}, which this build does not know"))
+        }
+        None => Ok(groups),
+    }
 }
 
-impl LogReplay {
-    pub(crate) fn new(config: &CoreConfig) -> LogReplay {
-        let founders = Membership::of_voters(config.initial_voters.iter().copied());
-        let begin = |&(group, _): &(GroupId, _)| {
-            let initial = HardState { membership: founders.clone(), ..HardState::default() };
-            (group, Recovery::new(initial, raft_config(config, group).cache_bytes))
-        };
-        LogReplay { groups: config.groups.iter().map(begin).collect(), failure: None }
+fn replay_group(
+    recovery: &mut Recovery,
+    wal: &mut Wal,
+    disk: &mut WaitingDisk<'_>,
+    group: GroupId,
+    log: &RecoveredGroup,
+) -> Result<(), String> {
+    let plain = |undecodable: Undecodable| undecodable.to_string();
+    if let Some(state) = &log.state {
+        recovery.replay_hard_state(persistence::decode_state(state).map_err(plain)?);
     }
-
-    pub(crate) fn record(&mut self, record: Record) {
-        let (Record::State { group, .. } | Record::Entry { group, .. } | Record::Reset { group, .. }) =
-            record;
-        if self.failure.is_some() {
-            return;
+    if log.start > 0 {
+        recovery.replay_reset(log.start);
+    }
+    let last = log.last.map_or(log.start, |position| position.index);
+    let mut next = log.start + 1;
+    while next <= last {
+        let records = disk.read(wal, group, next).map_err(|error| error.to_string())?;
+        if records.is_empty() {
+            return Err(format!("entry {next} is missing"));
         }
-        if let Err(why) = self.replay(group, record) {
-            self.failure = Some(format!("the log of group {group} cannot be read: {why}"));
+        for record in records {
+            next = record.position.index + 1;
+            let entry = persistence::decode_entry(record).map_err(plain)?;
+            recovery.replay_entry(entry).map_err(|error| error.to_string())?;
         }
     }
+    Ok(())
+}
 
-    fn replay(&mut self, group: GroupId, record: Record) -> Result<(), String> {
-        let recovery = self.groups.get_mut(&group).ok_or("this build knows no such group")?;
-        let plain = |undecodable: Undecodable| undecodable.to_string();
-        match record {
-            Record::State { state, .. } => {
-                recovery.replay_hard_state(persistence::decode_state(&state).map_err(plain)?);
+/// Performs every operation at once: nothing else happens during recovery.
+struct WaitingDisk<'a> {
+    disk: &'a mut dyn Disk,
+    completions: VecDeque<DiskCompletion>,
+}
+
+impl WaitingDisk<'_> {
+    fn read(
+        &mut self,
+        wal: &mut Wal,
+        group: GroupId,
+        from: u64,
+    ) -> Result<Vec<EntryRecord>, WalError> {
+        if let Some(entries) = wal.read(ReadToken(0), group, from, CHUNK_BYTES, self) {
+            return Ok(entries);
+        }
+        let mut read = Vec::new();
+        while let Some(completion) = self.completions.pop_front() {
+            for event in wal.handle_completion(completion, self)? {
+                if let WalEvent::Read { entries, .. } = event {
+                    read.extend(entries);
+                }
             }
-            Record::Entry { entry, .. } => {
-                let entry = persistence::decode_entry(entry).map_err(plain)?;
-                recovery.replay_entry(entry).map_err(|error| error.to_string())?;
-            }
-            Record::Reset { start, .. } => recovery.replay_reset(start),
         }
-        Ok(())
+        Ok(read)
+    }
+}
+
+impl Disk for WaitingDisk<'_> {
+    fn submit(&mut self, token: DiskToken, op: DiskOp) {
+        let result = self.disk.run(op);
+        self.completions.push_back(DiskCompletion { token, result });
     }
 
-    /// Puts logs and state machines together.
-    pub(crate) fn finish(
-        self,
-        applied: &BTreeMap<GroupId, Applied>,
-    ) -> Result<Vec<(GroupId, Recovered)>, String> {
-        if let Some(failure) = self.failure {
-            return Err(failure);
-        }
-        let finish = |(group, recovery): (GroupId, Recovery)| {
-            let applied = applied.get(&group).cloned().unwrap_or_default();
-            let recovered = recovery.finish(applied).map_err(|error| {
-                format!("the log of group {group} and its state do not fit together: {error}")
-            })?;
-            Ok((group, recovered))
-        };
-        self.groups.into_iter().map(finish).collect()
+    fn list(&mut self) -> Result<Vec<FileInfo>, DiskError> {
+        self.disk.list()
+    }
+
+    fn run(&mut self, op: DiskOp) -> Result<Bytes, DiskError> {
+        self.disk.run(op)
     }
 }

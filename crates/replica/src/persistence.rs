@@ -111,11 +111,7 @@ mod tests {
     }
 
     fn joint() -> Membership {
-        Membership {
-            voters: nodes(&[1, 2, 4]),
-            outgoing: nodes(&[1, 2, 3]),
-            learners: nodes(&[5]),
-        }
+        Membership { voters: nodes(&[1, 2, 4]), outgoing: nodes(&[1, 2, 3]), learners: nodes(&[5]) }
     }
 
     #[test]

@@ -11,11 +11,9 @@
 
 use crate::follower_reads::WaitingRead;
 use crate::group_log::{GroupLog, ReadAsker};
-use crate::log_replay::LogReplay;
-use crate::persistence;
 use crate::{
-    ApplierEvent, Ask, COMMAND_BYTES, CoreConfig, LogEffect, LogEvent, NodeStatus,
-    PeerMessage, ReplicaLimits, Reply, Request, RequestError, RequestId,
+    ApplierEvent, Ask, COMMAND_BYTES, CoreConfig, LogEffect, LogEvent, NodeStatus, PeerMessage,
+    ReplicaLimits, Reply, Request, RequestError, RequestId, log_replay, persistence,
 };
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, WallTime};
@@ -72,11 +70,12 @@ impl LogMachine {
         now: Monotonic,
         seed: u64,
     ) -> Result<LogMachine, String> {
-        let mut replay = LogReplay::new(config);
-        let recovered = Wal::recover(config.wal.clone(), disk, &mut |record| replay.record(record));
-        let (wal, incarnation) = recovered.map_err(|error| error.to_string())?;
+        let (mut wal, found) =
+            Wal::recover(config.wal.clone(), disk).map_err(|error| error.to_string())?;
+        let incarnation = found.incarnation;
+        let recovered = log_replay::replay(config, &mut wal, disk, found.groups, applied)?;
         let mut groups = BTreeMap::new();
-        for (ordinal, (group, recovered)) in (0u64..).zip(replay.finish(applied)?) {
+        for (ordinal, (group, recovered)) in (0u64..).zip(recovered) {
             let seed = seed ^ ordinal.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let log = GroupLog::new(config, group, recovered, incarnation, now, seed);
             groups.insert(group, log);
@@ -175,12 +174,12 @@ impl LogMachine {
                 self.log(group).raft.handle_deadline(now);
             }
             // Learn of a change of role first, so that requests go to the right place.
-            self.drain_raft(group, disk);
+            self.drain_raft(group, now, disk);
             self.send_writes(group, now, wall);
             self.send_reads(group, now);
             self.log(group).raft.flush(now);
-            self.drain_raft(group, disk);
-            self.hand_over(group, disk);
+            self.drain_raft(group, now, disk);
+            self.hand_over(group, now, disk);
         }
         self.tell_condition(now);
         self.wal.flush(disk);
@@ -578,7 +577,7 @@ impl LogMachine {
     }
 
     /// Hands committed entries to the applier, as far as it has room.
-    fn hand_over(&mut self, group: GroupId, disk: &mut dyn Disk) {
+    fn hand_over(&mut self, group: GroupId, now: Monotonic, disk: &mut dyn Disk) {
         let ReplicaLimits { unapplied_bytes, apply_batch_bytes, .. } = self.config.limits;
         loop {
             let log = self.log(group);
@@ -590,7 +589,14 @@ impl LogMachine {
                 Committed::Entries(entries) => self.apply(group, entries),
                 Committed::OnDisk { from, to } => {
                     log.reading_committed = Some(to);
-                    self.read_log(group, LogReader::Applier(to), from, apply_batch_bytes, disk);
+                    self.read_log(
+                        group,
+                        LogReader::Applier(to),
+                        from,
+                        apply_batch_bytes,
+                        now,
+                        disk,
+                    );
                 }
             }
         }
@@ -610,18 +616,21 @@ impl LogMachine {
         reader: LogReader,
         from: LogIndex,
         max_bytes: usize,
+        now: Monotonic,
         disk: &mut dyn Disk,
     ) {
         let token = wal::ReadToken(self.next_log_read);
         self.next_log_read += 1;
         self.log_readers.insert(token, (group, reader));
-        self.wal.read(disk, token, group, from, max_bytes);
+        if let Some(entries) = self.wal.read(token, group, from, max_bytes, disk) {
+            self.on_log_read(token, entries, now);
+        }
     }
 }
 
 /// Consensus.
 impl LogMachine {
-    fn drain_raft(&mut self, group: GroupId, disk: &mut dyn Disk) {
+    fn drain_raft(&mut self, group: GroupId, now: Monotonic, disk: &mut dyn Disk) {
         while let Some(effect) = self.log(group).raft.poll_effect() {
             match effect {
                 Effect::Send(message) => {
@@ -636,13 +645,13 @@ impl LogMachine {
                 Effect::ReadReady { token, index } => self.on_read_ready(group, token, index),
                 Effect::ReadRefused { token } => self.on_read_refused(group, token),
                 Effect::ReadLog { peer, from, max_bytes } => {
-                    self.read_log(group, LogReader::Peer(peer), from, max_bytes, disk);
+                    self.read_log(group, LogReader::Peer(peer), from, max_bytes, now, disk);
                 }
                 Effect::ReadSnapshot { peer, position, chunk } => {
                     let read = ApplierEvent::ReadSnapshot { group, peer, position, chunk };
                     self.effects.push_back(LogEffect::Applier(read));
                 }
-                Effect::WriteSnapshot { position, chunk, data, done } => {
+                Effect::WriteSnapshot { position, chunk, data, done, .. } => {
                     let write = ApplierEvent::WriteSnapshot { group, position, chunk, data, done };
                     self.effects.push_back(LogEffect::Applier(write));
                 }
@@ -651,6 +660,11 @@ impl LogMachine {
                     self.effects.push_back(changed);
                 }
                 Effect::MembershipChanged(_) => self.connect_peers(),
+                Effect::Contradicted { index } => self.fatal(format!(
+                    "the leader of group {group} contradicts entry {index}, which this member \
+                     knows to be committed: a disk lost what it had synced, or there is a defect; \
+                     keep every member's data directory and compare them"
+                )),
             }
         }
     }
@@ -664,8 +678,9 @@ impl LogMachine {
         let entries = entries
             .into_iter()
             .map(|entry| Record::Entry { group, entry: persistence::encode_entry(entry) });
-        // State first: a torn batch must never hold entries newer than the term that wrote them.
-        let records = state.into_iter().chain(reset).chain(entries).collect();
+        // A crash may keep a prefix. Dropping the log first is safe, since the snapshot that takes
+        // its place is durable; entries must never be there without the term that wrote them.
+        let records = reset.into_iter().chain(state).chain(entries).collect();
         let append = self.wal.append(records);
         self.persisting.push_back(Persisting { append, group, token, log_start });
     }

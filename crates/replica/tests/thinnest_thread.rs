@@ -98,7 +98,11 @@ fn config(node: NodeId, size: u64) -> CoreConfig {
         window: ReplicationWindow::default(),
         wal: WalConfig::default(),
         store: StoreLimits::default(),
-        limits: ReplicaLimits { retained_entries: 10, flush_bytes: 4096, ..ReplicaLimits::default() },
+        limits: ReplicaLimits {
+            retained_entries: 10,
+            flush_bytes: 4096,
+            ..ReplicaLimits::default()
+        },
         feature_level: 1,
     }
 }
@@ -218,7 +222,7 @@ impl Cluster {
     fn get(&mut self, at: NodeId, key: &str) -> Option<String> {
         let barrier = self.answer(at, Ask::ReadBarrier);
         assert!(matches!(barrier, Ok(Reply::ReadReady)), "{barrier:?}");
-        let reader = self.nodes[&at].applier.reader(GroupId::KEYSPACE).unwrap();
+        let reader = self.nodes[&at].applier.reader(GroupId::KEYSPACE);
         let key = KeyRange::Key(Bytes::copy_from_slice(key.as_bytes()));
         let found = reader.range(&Range::of(key)).unwrap().unwrap();
         found.pairs.first().map(|pair| String::from_utf8(pair.value.to_vec()).unwrap())
@@ -350,8 +354,7 @@ fn a_refusal_of_the_state_machine_reaches_the_caller() {
         target: CompareTarget::Version(0),
     };
     let put = Put { key: "key".into(), value: "value".into(), ..Put::default() };
-    let create =
-        Txn { compare: vec![absent], success: vec![TxnOp::Put(put)], failure: Vec::new() };
+    let create = Txn { compare: vec![absent], success: vec![TxnOp::Put(put)], failure: Vec::new() };
     for expected in [true, false] {
         match cluster.answer(NodeId(1), Ask::Write(Command::Txn(create.clone()))) {
             Ok(Reply::Written(Outcome::Txn { reply, .. })) => {
