@@ -26,17 +26,19 @@ pub(crate) fn replay(
     config: &CoreConfig,
     wal: &mut Wal,
     disk: &mut dyn Disk,
-    mut logs: BTreeMap<GroupId, RecoveredGroup>,
+    found: wal::Recovered,
     applied: &BTreeMap<GroupId, Applied>,
 ) -> Result<Vec<(GroupId, Recovered)>, String> {
+    let (mut logs, damaged) = (found.groups, found.damage.is_some());
     let mut disk = WaitingDisk { disk, completions: VecDeque::new() };
     let founders = Membership::of_voters(config.initial_voters.iter().copied());
     let mut groups = Vec::new();
     for &(group, _) in &config.groups {
-        let initial = HardState { membership: founders.clone(), ..HardState::default() };
+        let membership = founders.clone();
+        let initial = HardState { membership, damaged, ..HardState::default() };
         let mut recovery = Recovery::new(initial, raft_config(config, group).cache_bytes);
         if let Some(log) = logs.remove(&group) {
-            replay_group(&mut recovery, wal, &mut disk, group, &log)
+            replay_group(&mut recovery, wal, &mut disk, group, &log, damaged)
                 .map_err(|why| format!("the log of group {group} cannot be read: {why}"))?;
         }
         let applied = applied.get(&group).cloned().unwrap_or_default();
@@ -59,10 +61,13 @@ fn replay_group(
     disk: &mut WaitingDisk<'_>,
     group: GroupId,
     log: &RecoveredGroup,
+    damaged: bool,
 ) -> Result<(), String> {
     let plain = |undecodable: Undecodable| undecodable.to_string();
     if let Some(state) = &log.state {
-        recovery.replay_hard_state(persistence::decode_state(state).map_err(plain)?);
+        let mut state = persistence::decode_state(state).map_err(plain)?;
+        state.damaged |= damaged;
+        recovery.replay_hard_state(state);
     }
     if log.start > 0 {
         recovery.replay_reset(log.start);

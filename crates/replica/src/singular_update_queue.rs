@@ -20,7 +20,9 @@ use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, WallTime};
 use consensus::{Applied, Committed, Effect, HeartbeatCoalescer, Persist, PersistToken, ReadToken};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use store::command::{Command, SessionId};
-use wal::{AppendToken, Disk, DiskCompletion, EntryRecord, Record, Wal, WalEvent};
+use wal::{
+    AppendToken, Disk, DiskCompletion, EntryRecord, Record, Recovered, Wal, WalError, WalEvent,
+};
 
 /// A `Persist` on its way to the disk.
 struct Persisting {
@@ -29,6 +31,8 @@ struct Persisting {
     token: PersistToken,
     /// The log's new start, if this moves it: what came before is released once this is durable.
     log_start: Option<LogIndex>,
+    /// The state says that the group's log is whole.
+    heals: bool,
 }
 
 /// Why entries are read back from the log.
@@ -54,6 +58,8 @@ pub struct LogMachine {
     short_of_space: BTreeSet<NodeId>,
     next_condition: Monotonic,
     peers: BTreeSet<NodeId>,
+    /// Groups that lost part of their log and have not learnt it anew yet.
+    damaged: BTreeSet<GroupId>,
     incarnation: u64,
     stopped: bool,
 }
@@ -70,10 +76,13 @@ impl LogMachine {
         now: Monotonic,
         seed: u64,
     ) -> Result<LogMachine, String> {
-        let (mut wal, found) =
-            Wal::recover(config.wal.clone(), disk).map_err(|error| error.to_string())?;
+        let (mut wal, found) = open_log(config, disk)?;
         let incarnation = found.incarnation;
-        let recovered = log_replay::replay(config, &mut wal, disk, found.groups, applied)?;
+        let damaged = match found.damage {
+            Some(_) => config.groups.iter().map(|&(group, _)| group).collect(),
+            None => BTreeSet::new(),
+        };
+        let recovered = log_replay::replay(config, &mut wal, disk, found, applied)?;
         let mut groups = BTreeMap::new();
         for (ordinal, (group, recovered)) in (0u64..).zip(recovered) {
             let seed = seed ^ ordinal.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -92,6 +101,7 @@ impl LogMachine {
             short_of_space: BTreeSet::new(),
             next_condition: now,
             peers: BTreeSet::new(),
+            damaged,
             incarnation,
             stopped: false,
         };
@@ -202,6 +212,22 @@ impl LogMachine {
 
     fn reply(&mut self, request: RequestId, result: Result<Reply, RequestError>) {
         self.effects.push_back(LogEffect::Reply { request, result });
+    }
+}
+
+/// Opens the log; a damaged one only if other voters hold what was lost.
+fn open_log(config: &CoreConfig, disk: &mut dyn Disk) -> Result<(Wal, Recovered), String> {
+    match Wal::recover(config.wal.clone(), disk) {
+        Err(corrupt @ WalError::Corrupt { .. }) if config.initial_voters.len() == 1 => {
+            Err(format!(
+                "{corrupt}; this member is the only voter, so that nobody holds what was lost: restore \
+             its data directory from a copy"
+            ))
+        }
+        Err(WalError::Corrupt { .. }) => {
+            Wal::recover_damaged(config.wal.clone(), disk).map_err(|error| error.to_string())
+        }
+        opened => opened.map_err(|error| error.to_string()),
     }
 }
 
@@ -497,6 +523,9 @@ impl LogMachine {
             if let Some(start) = done.log_start {
                 self.wal.release(done.group, start + 1, disk);
             }
+            if done.heals && self.damaged.remove(&done.group) && self.damaged.is_empty() {
+                self.wal.clear_damage();
+            }
             self.log(done.group).raft.handle_persisted(now, done.token);
         }
     }
@@ -672,6 +701,7 @@ impl LogMachine {
     fn persist(&mut self, group: GroupId, persist: Persist) {
         let Persist { token, hard_state, entries, reset } = persist;
         let log_start = hard_state.as_ref().map(|state| state.log_start.index);
+        let heals = hard_state.as_ref().is_some_and(|state| !state.damaged);
         let reset = reset.map(|LogPosition { index: start, .. }| Record::Reset { group, start });
         let state = hard_state
             .map(|state| Record::State { group, state: persistence::encode_state(&state) });
@@ -682,7 +712,7 @@ impl LogMachine {
         // its place is durable; entries must never be there without the term that wrote them.
         let records = reset.into_iter().chain(state).chain(entries).collect();
         let append = self.wal.append(records);
-        self.persisting.push_back(Persisting { append, group, token, log_start });
+        self.persisting.push_back(Persisting { append, group, token, log_start, heals });
     }
 
     fn on_read_ready(&mut self, group: GroupId, token: ReadToken, index: LogIndex) {
