@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use store::Engine;
 use store::command::Command;
 use store::reply::Outcome;
+use store::{Engine, Reader, StoreFailure};
 use tokio::sync::watch;
 
 /// The core answers by the deadline; a caller waits a little longer for that answer.
@@ -201,10 +201,13 @@ impl NodeHandle {
         self.shared.engine.disk_bytes()
     }
 
-    /// The engine under every group's state, for `store`'s readers.
-    #[must_use]
-    pub fn engine(&self) -> &Arc<dyn Engine> {
-        &self.shared.engine
+    /// The state of `group` as of now, to read from on this thread: serializable by itself,
+    /// linearizable after a [`NodeHandle::read_barrier`]. It pins a snapshot of the engine.
+    ///
+    /// # Errors
+    /// If the engine fails; the node is stopping then.
+    pub fn reader(&self, group: GroupId) -> Result<Reader, StoreFailure> {
+        Reader::open(&self.shared.engine, group)
     }
 
     /// What is counted; front ends count their traffic here.

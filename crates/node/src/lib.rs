@@ -4,7 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod boot_clock;
+mod config;
 mod correlation_identifier;
+mod data_directory;
+mod free_space;
 mod handle;
 mod log_disk;
 mod log_structured_merge_tree;
@@ -12,6 +15,8 @@ mod meters;
 mod update_queue;
 
 pub use boot_clock::{monotonic_now, wall_now};
+pub use config::{ClusterIdentity, InitialMember, NodeConfig, Settings};
+pub use data_directory::DataDirectory;
 pub use handle::{Identity, NodeHandle, Timings};
 pub use log_disk::{LogDisk, OnCompletion, SyncForm};
 pub use log_structured_merge_tree::{EngineLimits, LsmEngine};

@@ -1,7 +1,6 @@
-//! Singular Update Queue: one thread owns the state, everybody else queues what should change it.
-//!
-//! Used by ZooKeeper (request processors), Kafka's controller and the LMAX Disruptor. The owner
-//! takes everything that waits at once, so batches form by themselves while it works.
+//! A queue with one owner: where other threads leave what a machine's singular update queue takes
+//! in (`replica`). The owner takes everything that waits at once, so batches form by themselves
+//! while it works.
 //!
 //! Invariants: order of arrival is kept; outside work (`offer`) is bounded in items and bytes and
 //! refused when full; inside work (`push`) is always taken, because its producers are bounded by

@@ -1,0 +1,332 @@
+//! Settings of a node: where they come from, what they default to, and how they must relate.
+//!
+//! Layers, each overriding those after it: flags (crate `quorate`), environment (`QUORATE_*`), a
+//! TOML file, defaults. Whatever is unknown, malformed or contradictory is refused in one sentence
+//! that names the setting.
+
+mod initial_cluster;
+#[cfg(test)]
+mod tests;
+
+pub use initial_cluster::{ClusterIdentity, InitialMember};
+
+use crate::log_disk::SyncForm;
+use crate::log_structured_merge_tree::EngineLimits;
+use serde::Deserialize;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Most members of an initial cluster: every one holds a full copy and votes.
+const INITIAL_MEMBERS_MAX: usize = 9;
+/// Names end up in file names, tables and URLs.
+const NAME_BYTES_MAX: usize = 64;
+/// Free space that is kept back when nothing else is set, in MiB.
+const DEFAULT_RESERVE_MIB: u64 = 256;
+/// Cache of the storage engine when nothing else is set, in MiB.
+const DEFAULT_CACHE_MIB: u64 = 128;
+
+/// One layer of settings; what it does not say is left to the layers below.
+///
+/// Field names are those of the flags and of the TOML file (with dashes), and of the environment
+/// (in capitals, with underscores, after `QUORATE_`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// This member's name.
+    pub name: Option<String>,
+    /// Where everything durable lives.
+    pub data_dir: Option<PathBuf>,
+    /// `host:port` on which etcd clients are served.
+    pub etcd: Option<String>,
+    /// `host:port` on which members are served.
+    pub peer: Option<String>,
+    /// `host:port` of status and metrics.
+    pub admin: Option<String>,
+    /// `name=host:port,…`: all members, this one included, the same on each.
+    pub initial_cluster: Option<String>,
+    /// Tells apart clusters that have the same members.
+    pub initial_cluster_token: Option<String>,
+    /// URLs at which clients of other machines reach this member, separated by commas.
+    pub advertise_etcd: Option<String>,
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: Option<u64>,
+    /// Milliseconds of silence after which a leader is doubted.
+    pub election_ms: Option<u64>,
+    /// Milliseconds that a leader may answer reads by itself after a heartbeat; 0: never.
+    pub lease_ms: Option<u64>,
+    /// Cache of the storage engine, in MiB.
+    pub cache_mib: Option<u64>,
+    /// Free disk space below which writes are refused, in MiB.
+    pub reserve_mib: Option<u64>,
+    /// Threads that serve clients.
+    pub front_ends: Option<usize>,
+    /// Hidden, for tests: hold unsynced log writes in memory, so that a kill is a power loss.
+    pub test_power_loss: Option<bool>,
+    /// Hidden, for tests: the planted bug; needs `test-power-loss`.
+    pub test_no_sync: Option<bool>,
+    /// Hidden, for tests: a file that says how many bytes are free.
+    pub test_free_space_file: Option<PathBuf>,
+}
+
+/// Settings of a node, complete and consistent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// This member's name.
+    pub name: String,
+    /// Where everything durable lives.
+    pub data_dir: PathBuf,
+    /// `host:port` to serve etcd clients on.
+    pub etcd: String,
+    /// `host:port` to serve members on.
+    pub peer: String,
+    /// `host:port` to serve status and metrics on.
+    pub admin: String,
+    /// All members, ascending by name, and the ids that follow from them.
+    pub cluster: ClusterIdentity,
+    /// Where clients are told to reach this member; if empty, at the address served.
+    pub client_urls: Vec<String>,
+    /// Between heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Silence after which a leader is doubted.
+    pub election_timeout: Duration,
+    /// Length of a leader's lease; zero: none.
+    pub lease: Duration,
+    /// Bounds of the storage engine.
+    pub engine: EngineLimits,
+    /// Free bytes below which writes are refused.
+    pub reserve_bytes: u64,
+    /// Threads that serve clients.
+    pub front_ends: usize,
+    /// How the log syncs; anything but `Real` only for tests.
+    pub sync_form: SyncForm,
+    /// For tests: a file that says how many bytes are free.
+    pub free_space_file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Reads a TOML file's text; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// One sentence about what cannot be understood.
+    pub fn from_toml(text: &str, origin: &str) -> Result<Settings, String> {
+        toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| {
+                1 + text.as_bytes()[..span.start].iter().filter(|byte| **byte == b'\n').count()
+            });
+            format!("{origin}, line {line}: {}", error.message().replace('\n', " "))
+        })
+    }
+
+    /// Picks the `QUORATE_*` variables out of `variables`.
+    ///
+    /// # Errors
+    /// One sentence about a variable that is unknown or malformed.
+    pub fn from_environment(
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Settings, String> {
+        let mut table = toml::Table::new();
+        for (variable, value) in variables {
+            let Some(key) = variable.strip_prefix("QUORATE_") else { continue };
+            if is_foreign(key) {
+                continue;
+            }
+            let key = key.to_ascii_lowercase().replace('_', "-");
+            // A number or a flag stands for itself in TOML, anything else is text.
+            let value = match (value.parse::<i64>(), value.parse::<bool>()) {
+                _ if is_text(&key) => toml::Value::String(value),
+                (Ok(number), _) => toml::Value::Integer(number),
+                (_, Ok(flag)) => toml::Value::Boolean(flag),
+                _ => toml::Value::String(value),
+            };
+            let single: toml::Table = [(key.clone(), value.clone())].into_iter().collect();
+            single.try_into::<Settings>().map_err(|error| {
+                format!("environment variable {variable}: {}", error.message().replace('\n', " "))
+            })?;
+            table.insert(key, value);
+        }
+        table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())
+    }
+
+    /// These settings, and where they are silent, those of `lower`.
+    #[must_use]
+    pub fn or(self, lower: Settings) -> Settings {
+        Settings {
+            name: self.name.or(lower.name),
+            data_dir: self.data_dir.or(lower.data_dir),
+            etcd: self.etcd.or(lower.etcd),
+            peer: self.peer.or(lower.peer),
+            admin: self.admin.or(lower.admin),
+            initial_cluster: self.initial_cluster.or(lower.initial_cluster),
+            initial_cluster_token: self.initial_cluster_token.or(lower.initial_cluster_token),
+            advertise_etcd: self.advertise_etcd.or(lower.advertise_etcd),
+            heartbeat_ms: self.heartbeat_ms.or(lower.heartbeat_ms),
+            election_ms: self.election_ms.or(lower.election_ms),
+            lease_ms: self.lease_ms.or(lower.lease_ms),
+            cache_mib: self.cache_mib.or(lower.cache_mib),
+            reserve_mib: self.reserve_mib.or(lower.reserve_mib),
+            front_ends: self.front_ends.or(lower.front_ends),
+            test_power_loss: self.test_power_loss.or(lower.test_power_loss),
+            test_no_sync: self.test_no_sync.or(lower.test_no_sync),
+            test_free_space_file: self.test_free_space_file.or(lower.test_free_space_file),
+        }
+    }
+
+    /// Fills in the defaults and checks everything.
+    ///
+    /// # Errors
+    /// One sentence about the first setting that is wrong.
+    pub fn resolve(self) -> Result<NodeConfig, String> {
+        let sync_form = self.sync_form()?;
+        let name = self.name.unwrap_or_else(|| "default".to_owned());
+        check_name(&name)?;
+        let token = self.initial_cluster_token.unwrap_or_else(|| "quorate-cluster".to_owned());
+        let (members, peer) = match (&self.initial_cluster, self.peer) {
+            (None, peer) => {
+                let peer = address("peer", peer.as_deref().unwrap_or("127.0.0.1:2380"))?;
+                (vec![InitialMember { name: name.clone(), address: peer.clone() }], peer)
+            }
+            (Some(list), peer) => {
+                let members = initial_cluster::parse(list)?;
+                let own = members.iter().find(|member| member.name == name).ok_or_else(|| {
+                    format!("initial-cluster does not list this member, {name:?} (set by name)")
+                })?;
+                let peer = address("peer", peer.as_deref().unwrap_or(&own.address))?;
+                (members, peer)
+            }
+        };
+        let config = NodeConfig {
+            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("quorate-data").join(&name)),
+            etcd: address("etcd", self.etcd.as_deref().unwrap_or("127.0.0.1:2379"))?,
+            peer,
+            admin: address("admin", self.admin.as_deref().unwrap_or("127.0.0.1:2381"))?,
+            cluster: ClusterIdentity::derive(&name, members, &token)?,
+            name,
+            client_urls: client_urls(self.advertise_etcd.as_deref())?,
+            heartbeat_interval: Duration::from_millis(self.heartbeat_ms.unwrap_or(100)),
+            election_timeout: Duration::from_millis(self.election_ms.unwrap_or(1000)),
+            lease: Duration::from_millis(self.lease_ms.unwrap_or(200)),
+            engine: EngineLimits {
+                cache_bytes: mebibytes("cache-mib", self.cache_mib.unwrap_or(DEFAULT_CACHE_MIB))?,
+                ..EngineLimits::default()
+            },
+            reserve_bytes: mebibytes(
+                "reserve-mib",
+                self.reserve_mib.unwrap_or(DEFAULT_RESERVE_MIB),
+            )?,
+            front_ends: self.front_ends.unwrap_or_else(default_front_ends),
+            sync_form,
+            free_space_file: self.test_free_space_file,
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn sync_form(&self) -> Result<SyncForm, String> {
+        let power_loss = self.test_power_loss.unwrap_or(false);
+        match (power_loss, self.test_no_sync.unwrap_or(false)) {
+            (false, false) => Ok(SyncForm::Real),
+            (true, false) => Ok(SyncForm::HeldUntilSync),
+            (true, true) => Ok(SyncForm::TakenOut),
+            (false, true) => Err("test-no-sync needs test-power-loss".to_owned()),
+        }
+    }
+}
+
+impl NodeConfig {
+    /// How the settings must relate.
+    ///
+    /// # Errors
+    /// One sentence about the first that is wrong.
+    pub fn validate(&self) -> Result<(), String> {
+        let own = self.cluster.members.iter().find(|member| member.name == self.name);
+        let own = own.ok_or("initial-cluster does not list this member")?;
+        let addresses = [("etcd", &self.etcd), ("peer", &self.peer), ("admin", &self.admin)];
+        for (at, (first, left)) in addresses.iter().enumerate() {
+            for (second, right) in &addresses[at + 1..] {
+                // Port 0 lets the system choose, differently each time.
+                if left == right && !left.ends_with(":0") {
+                    return Err(format!("{first} and {second} are both {left}"));
+                }
+            }
+        }
+        if self.cluster.members.len() > 1 && own.address.ends_with(":0") {
+            return Err("a member of a cluster needs a fixed peer port".to_owned());
+        }
+        let rules = [
+            (!self.heartbeat_interval.is_zero(), "heartbeat-ms must not be 0"),
+            (
+                self.election_timeout >= self.heartbeat_interval * 2,
+                "election-ms must be at least twice heartbeat-ms",
+            ),
+            (self.election_timeout <= Duration::from_secs(60), "election-ms must be at most 60000"),
+            (self.lease < self.election_timeout, "lease-ms must be below election-ms"),
+            ((1..=256).contains(&self.front_ends), "front-ends must be between 1 and 256"),
+            (self.engine.cache_bytes >= 1 << 20, "cache-mib must be at least 1"),
+            (!self.data_dir.as_os_str().is_empty(), "data-dir must not be empty"),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            None => Ok(()),
+            Some((_, sentence)) => Err((*sentence).to_owned()),
+        }
+    }
+}
+
+/// Whether text that looks like a number or a flag stays text.
+fn is_text(key: &str) -> bool {
+    let numeric = key.ends_with("-ms") || key.ends_with("-mib") || key == "front-ends";
+    !numeric && key != "test-power-loss" && key != "test-no-sync"
+}
+
+/// Variables that are not settings: the log filter, and what Kubernetes sets for a service that is
+/// called "quorate".
+fn is_foreign(key: &str) -> bool {
+    key == "LOG" || key.starts_with("SERVICE_") || key == "PORT" || key.starts_with("PORT_")
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
+    if fits && name.bytes().all(plain) && !name.starts_with('.') {
+        return Ok(());
+    }
+    Err(format!(
+        "the name {name:?} is not possible: letters, digits, '-', '_' and '.', at most \
+         {NAME_BYTES_MAX}, not beginning with '.'"
+    ))
+}
+
+/// `host:port`, with an `http://` that people bring along from etcd taken off.
+fn address(setting: &str, text: &str) -> Result<String, String> {
+    if text.starts_with("https://") {
+        return Err(format!("{setting} is {text:?}, but TLS is not available yet"));
+    }
+    let bare = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    let malformed = || format!("{setting} is {text:?}; it should look like 127.0.0.1:2379");
+    let (host, port) = bare.rsplit_once(':').ok_or_else(malformed)?;
+    port.parse::<u16>().map_err(|_| malformed())?;
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let sound = match bracketed {
+        Some(inner) => inner.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()),
+        None => {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            !host.is_empty() && host.bytes().all(plain)
+        }
+    };
+    if sound { Ok(bare.to_owned()) } else { Err(malformed()) }
+}
+
+fn client_urls(list: Option<&str>) -> Result<Vec<String>, String> {
+    let Some(list) = list else { return Ok(Vec::new()) };
+    list.split(',')
+        .map(|url| address("advertise-etcd", url).map(|bare| format!("http://{bare}")))
+        .collect()
+}
+
+fn mebibytes(setting: &str, count: u64) -> Result<u64, String> {
+    count.checked_mul(1 << 20).ok_or_else(|| format!("{setting} is too large: {count}"))
+}
+
+fn default_front_ends() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(16)
+}

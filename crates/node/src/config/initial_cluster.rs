@@ -1,0 +1,94 @@
+//! The members that a cluster begins with, and the ids that every member derives from them alike.
+
+use super::{INITIAL_MEMBERS_MAX, address, check_name};
+use clocks::NodeId;
+use std::collections::BTreeSet;
+
+/// A member of the initial cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InitialMember {
+    /// Its name, unique in the cluster.
+    pub name: String,
+    /// Where its peers reach it (`host:port`), unique in the cluster.
+    pub address: String,
+}
+
+/// Who is who: a function of the initial cluster and its token alone, so that members which were
+/// given the same settings agree, and those which were not refuse each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterIdentity {
+    /// The cluster.
+    pub id: u64,
+    /// This member.
+    pub node: NodeId,
+    /// All members, ascending by name.
+    pub members: Vec<InitialMember>,
+    /// Their ids, in the same order.
+    pub ids: Vec<NodeId>,
+}
+
+impl ClusterIdentity {
+    pub(super) fn derive(
+        name: &str,
+        mut members: Vec<InitialMember>,
+        token: &str,
+    ) -> Result<ClusterIdentity, String> {
+        members.sort();
+        let ids: Vec<NodeId> = members
+            .iter()
+            .map(|member| NodeId(stable_hash(&["member", token, &member.name, &member.address])))
+            .collect();
+        let mut parts = vec!["cluster", token];
+        for member in &members {
+            parts.extend([member.name.as_str(), member.address.as_str()]);
+        }
+        let distinct: BTreeSet<NodeId> = ids.iter().copied().collect();
+        if distinct.len() < ids.len() {
+            return Err("two members get the same id; give one another name".to_owned());
+        }
+        let own = members.iter().position(|member| member.name == name);
+        let own = own.ok_or_else(|| format!("initial-cluster does not list {name:?}"))?;
+        Ok(ClusterIdentity { id: stable_hash(&parts), node: ids[own], members, ids })
+    }
+}
+
+/// Reads `name=host:port,…`.
+pub(super) fn parse(list: &str) -> Result<Vec<InitialMember>, String> {
+    let mut members: Vec<InitialMember> = Vec::new();
+    for part in list.split(',') {
+        let (name, place) = part.trim().split_once('=').ok_or_else(|| {
+            format!("initial-cluster has {part:?}; it should look like name=host:port,…")
+        })?;
+        check_name(name)?;
+        let address = address("initial-cluster", place)?;
+        if members.iter().any(|member| member.name == name) {
+            return Err(format!("initial-cluster lists {name:?} twice"));
+        }
+        if members.iter().any(|member| member.address == address) {
+            return Err(format!("initial-cluster lists the address {address} twice"));
+        }
+        members.push(InitialMember { name: name.to_owned(), address });
+    }
+    if members.len() > INITIAL_MEMBERS_MAX {
+        return Err(format!(
+            "initial-cluster lists {} members; at most {INITIAL_MEMBERS_MAX} can vote",
+            members.len()
+        ));
+    }
+    Ok(members)
+}
+
+/// FNV-1a over the parts and their lengths, then the finalizer of SplitMix64; never zero. Written
+/// into data directories through the ids: it must not change.
+fn stable_hash(parts: &[&str]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        let length = (part.len() as u64).to_be_bytes();
+        for byte in length.iter().chain(part.as_bytes()) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (hash ^ (hash >> 31)).max(1)
+}
