@@ -1,0 +1,496 @@
+//! The disk of one simulated machine: numbered files, operations in flight, and what a crash
+//! leaves of them.
+//!
+//! Invariant: what completed is there after any crash; what was in flight is, per sector, there or
+//! not. Blocks once synced are never written again in place (design section 5), which is checked
+//! here because a torn rewrite would lose what had been acknowledged. Like the page cache models of
+//! FoundationDB's and TigerBeetle's simulators.
+
+use crate::rng::{Chance, Rng};
+use crate::trace_hash::TraceHash;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use wal::{Disk, DiskCompletion, DiskError, DiskOp, DiskToken, FileId, FileInfo};
+
+/// What a power failure keeps or loses at once.
+const SECTOR: usize = 512;
+
+/// How a disk behaves.
+#[derive(Clone, Debug)]
+pub(crate) struct DiskProfile {
+    /// Mean latency of an operation in nanoseconds.
+    pub(crate) mean_latency: u64,
+    /// How often an operation stalls.
+    pub(crate) stall: Chance,
+    /// Mean length of a stall in nanoseconds.
+    pub(crate) mean_stall: u64,
+    /// Whether a sync completes when the bytes survive a power failure.
+    pub(crate) sync: SyncPromise,
+}
+
+/// What the completion of a sync means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SyncPromise {
+    /// The bytes are durable.
+    Kept,
+    /// The bytes are in a cache that a power failure loses: a planted bug that must be caught.
+    Broken,
+}
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// The process is killed; the operating system finishes some of what was asked of it.
+    Kill,
+    /// The machine loses power: whatever was in flight is torn.
+    PowerLoss,
+}
+
+/// Names an operation in flight; never reused within a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(pub(crate) u64);
+
+/// An operation that has begun and the time that it takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Started {
+    /// Which.
+    pub(crate) ticket: Ticket,
+    /// Nanoseconds until it is done.
+    pub(crate) latency: u64,
+}
+
+#[derive(Default)]
+struct SimFile {
+    bytes: Vec<u8>,
+    /// Per block: synced since the file was allocated.
+    synced: Vec<bool>,
+}
+
+struct InFlight {
+    token: DiskToken,
+    op: DiskOp,
+}
+
+/// Content of a block before a sync that was only promised.
+struct Undo {
+    file: FileId,
+    offset: usize,
+    before: Vec<u8>,
+}
+
+/// The disk of one machine.
+pub(crate) struct SimDisk {
+    profile: DiskProfile,
+    rng: Rng,
+    files: BTreeMap<FileId, SimFile>,
+    in_flight: BTreeMap<Ticket, InFlight>,
+    started: Vec<Started>,
+    next_ticket: u64,
+    /// Operations that recovery may still run before the power fails.
+    fuse: Option<u32>,
+    undo: Vec<Undo>,
+    trace: TraceHash,
+}
+
+/// Blocks that a lying disk has not written back yet, at most.
+const UNDO_BLOCKS: usize = 64;
+
+impl SimDisk {
+    /// An empty disk.
+    #[must_use]
+    pub(crate) fn new(profile: DiskProfile, rng: Rng) -> SimDisk {
+        SimDisk {
+            profile,
+            rng,
+            files: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            started: Vec::new(),
+            next_ticket: 0,
+            fuse: None,
+            undo: Vec::new(),
+            trace: TraceHash::default(),
+        }
+    }
+
+    /// The operations submitted since the last call, to be completed after their latency.
+    pub(crate) fn take_started(&mut self) -> Vec<Started> {
+        std::mem::take(&mut self.started)
+    }
+
+    /// Ends an operation; none if a crash ended it before.
+    pub(crate) fn complete(&mut self, ticket: Ticket) -> Option<DiskCompletion> {
+        let InFlight { token, op } = self.in_flight.remove(&ticket)?;
+        let result = self.perform(op);
+        Some(DiskCompletion { token, result })
+    }
+
+    /// Ends whatever was in flight the way this crash does.
+    pub(crate) fn crash(&mut self, crash: Crash) {
+        let in_flight = std::mem::take(&mut self.in_flight);
+        self.started.clear();
+        self.fuse = None;
+        for (_, InFlight { op, .. }) in in_flight {
+            self.interrupt(op, crash);
+        }
+        if crash == Crash::PowerLoss {
+            while let Some(undo) = self.undo.pop() {
+                // A cache is written back in any order.
+                if self.rng.chance(Chance::percent(75)) {
+                    self.overwrite(undo.file, undo.offset, &undo.before);
+                }
+            }
+        }
+    }
+
+    /// Lets the power fail after this many more operations of a recovery.
+    pub(crate) fn set_fuse(&mut self, operations: Option<u32>) {
+        self.fuse = operations;
+    }
+
+    /// Whether the power failed during the recovery; the machine must then crash.
+    #[must_use]
+    pub(crate) fn fuse_burnt(&self) -> bool {
+        self.fuse == Some(0)
+    }
+
+    /// Hash of everything that was asked of the disk.
+    #[must_use]
+    pub(crate) fn trace(&self) -> u64 {
+        self.trace.value()
+    }
+
+    fn perform(&mut self, op: DiskOp) -> Result<Bytes, DiskError> {
+        match op {
+            DiskOp::WriteSync { file, offset, data } => {
+                let offset = self.checked_range(file, offset, data.len() as u64)?;
+                if self.profile.sync == SyncPromise::Broken {
+                    self.remember(file, offset, data.len());
+                }
+                self.overwrite(file, offset, &data);
+                let blocks = offset / DiskOp::BLOCK..(offset + data.len()) / DiskOp::BLOCK;
+                self.file(file).synced[blocks].fill(true);
+                Ok(Bytes::new())
+            }
+            DiskOp::Read { file, offset, len } => {
+                let start = self.checked_range(file, offset, len)?;
+                let end = start + usize::try_from(len).expect("checked");
+                Ok(Bytes::copy_from_slice(&self.file(file).bytes[start..end]))
+            }
+            DiskOp::Allocate { file, len, recycled } => {
+                let len = usize::try_from(len).expect("a simulated file fits memory");
+                let mut bytes = match recycled {
+                    Some(old) => self.files.remove(&old).unwrap_or_default().bytes,
+                    None => Vec::new(),
+                };
+                bytes.resize(len, 0);
+                let synced = vec![false; len / DiskOp::BLOCK];
+                assert!(!self.files.contains_key(&file), "the log allocated {file:?} twice");
+                self.files.insert(file, SimFile { bytes, synced });
+                Ok(Bytes::new())
+            }
+            DiskOp::Remove { file } => {
+                self.undo.retain(|undo| undo.file != file);
+                match self.files.remove(&file) {
+                    Some(_) => Ok(Bytes::new()),
+                    None => Err(DiskError::Failed(format!("remove {file:?}: no such file"))),
+                }
+            }
+        }
+    }
+
+    fn interrupt(&mut self, op: DiskOp, crash: Crash) {
+        match op {
+            DiskOp::WriteSync { file, offset, data } => {
+                let Ok(offset) = self.checked_range(file, offset, data.len() as u64) else {
+                    return;
+                };
+                match crash {
+                    Crash::Kill => {
+                        let blocks = data.len() / DiskOp::BLOCK;
+                        let written = self.rng.index(blocks + 1) * DiskOp::BLOCK;
+                        self.overwrite(file, offset, &data[..written]);
+                    }
+                    Crash::PowerLoss => self.tear(file, offset, &data),
+                }
+            }
+            DiskOp::Allocate { file, len, recycled } => {
+                self.interrupt_allocate(file, len, recycled)
+            }
+            op @ DiskOp::Remove { .. } => {
+                if self.rng.flip() {
+                    // A file that is gone already makes no difference after a crash.
+                    drop(self.perform(op));
+                }
+            }
+            DiskOp::Read { .. } => {}
+        }
+    }
+
+    /// The directory entry may be there or not, and the file shorter than asked for.
+    fn interrupt_allocate(&mut self, file: FileId, len: u64, recycled: Option<FileId>) {
+        if self.rng.flip() {
+            return;
+        }
+        let mut len = usize::try_from(len).expect("a simulated file fits memory");
+        let mut bytes = match recycled {
+            Some(old) => self.files.remove(&old).unwrap_or_default().bytes,
+            None => Vec::new(),
+        };
+        if self.rng.flip() {
+            let blocks = len / DiskOp::BLOCK;
+            len = self.rng.index(blocks + 1) * DiskOp::BLOCK;
+        }
+        bytes.resize(len, 0);
+        self.files.insert(file, SimFile { bytes, synced: vec![false; len / DiskOp::BLOCK] });
+    }
+
+    /// Each page is written, lost or torn; a torn one keeps any of its sectors.
+    fn tear(&mut self, file: FileId, offset: usize, data: &[u8]) {
+        let whole = self.rng.below(4);
+        for (page, block) in data.chunks(DiskOp::BLOCK).enumerate() {
+            let at = offset + page * DiskOp::BLOCK;
+            match if whole < 2 { whole } else { self.rng.below(3) } {
+                0 => {}
+                1 => self.overwrite(file, at, block),
+                _ => {
+                    for (sector, bytes) in block.chunks(SECTOR).enumerate() {
+                        if self.rng.flip() {
+                            self.overwrite(file, at + sector * SECTOR, bytes);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn remember(&mut self, file: FileId, offset: usize, len: usize) {
+        for at in (offset..offset + len).step_by(DiskOp::BLOCK) {
+            let before = self.file(file).bytes[at..at + DiskOp::BLOCK].to_vec();
+            self.undo.push(Undo { file, offset: at, before });
+        }
+        let written_back = self.undo.len().saturating_sub(UNDO_BLOCKS);
+        self.undo.drain(..written_back);
+    }
+
+    fn overwrite(&mut self, file: FileId, offset: usize, data: &[u8]) {
+        // The undo of a lying disk may concern a file that was recycled since.
+        if let Some(file) = self.files.get_mut(&file)
+            && offset + data.len() <= file.bytes.len()
+        {
+            file.bytes[offset..offset + data.len()].copy_from_slice(data);
+        }
+    }
+
+    fn file(&mut self, file: FileId) -> &mut SimFile {
+        self.files.get_mut(&file).expect("checked to exist")
+    }
+
+    fn checked_range(&self, file: FileId, offset: u64, len: u64) -> Result<usize, DiskError> {
+        let size = match self.files.get(&file) {
+            Some(found) => found.bytes.len() as u64,
+            None => return Err(DiskError::Failed(format!("{file:?}: no such file"))),
+        };
+        match offset.checked_add(len) {
+            Some(end) if end <= size => Ok(usize::try_from(offset).expect("within a file")),
+            _ => Err(DiskError::Failed(format!("{file:?}: {offset}+{len} is outside its {size}"))),
+        }
+    }
+
+    /// The log's own duties, whatever the disk does.
+    fn check_duties(&mut self, op: &DiskOp) {
+        self.trace_op(op);
+        let DiskOp::WriteSync { file, offset, data } = op else { return };
+        let block = DiskOp::BLOCK as u64;
+        assert!(offset % block == 0 && data.len() as u64 % block == 0, "unaligned write");
+        assert!(!data.is_empty(), "the log wrote nothing");
+        let end = offset + data.len() as u64;
+        for other in self.in_flight.values() {
+            if let DiskOp::WriteSync { file: file2, offset: offset2, data: data2 } = &other.op {
+                let apart = file != file2 || end <= *offset2;
+                assert!(
+                    apart || offset2 + data2.len() as u64 <= *offset,
+                    "two writes in flight overlap in {file:?} at {offset}"
+                );
+            }
+        }
+        if let Some(found) = self.files.get(file) {
+            let blocks = found.synced.iter().enumerate();
+            let rewritten = blocks
+                .filter(|(_, synced)| **synced)
+                .map(|(at, _)| at as u64 * block)
+                .find(|at| (*offset..end).contains(at));
+            assert!(rewritten.is_none(), "synced block {rewritten:?} of {file:?} was rewritten");
+        }
+    }
+
+    fn trace_op(&mut self, op: &DiskOp) {
+        match op {
+            DiskOp::WriteSync { file, offset, data } => {
+                self.trace.number(file.0);
+                self.trace.number(*offset);
+                self.trace.bytes(data);
+            }
+            DiskOp::Read { file, offset, len } => {
+                for number in [1, file.0, *offset, *len] {
+                    self.trace.number(number);
+                }
+            }
+            DiskOp::Allocate { file, len, recycled } => {
+                for number in [2, file.0, *len, recycled.map_or(0, |file| file.0 + 1)] {
+                    self.trace.number(number);
+                }
+            }
+            DiskOp::Remove { file } => {
+                self.trace.number(3);
+                self.trace.number(file.0);
+            }
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn submit(&mut self, token: DiskToken, op: DiskOp) {
+        self.check_duties(&op);
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let mut latency = self.rng.exponential(self.profile.mean_latency);
+        if self.rng.chance(self.profile.stall) {
+            latency += self.rng.exponential(self.profile.mean_stall);
+        }
+        self.in_flight.insert(ticket, InFlight { token, op });
+        self.started.push(Started { ticket, latency });
+    }
+
+    fn list(&mut self) -> Result<Vec<FileInfo>, DiskError> {
+        let infos = self.files.iter();
+        let mut infos: Vec<FileInfo> = infos
+            .map(|(file, found)| FileInfo { file: *file, len: found.bytes.len() as u64 })
+            .collect();
+        // Directories have no order.
+        for last in (1..infos.len()).rev() {
+            infos.swap(last, self.rng.index(last + 1));
+        }
+        Ok(infos)
+    }
+
+    fn run(&mut self, op: DiskOp) -> Result<Bytes, DiskError> {
+        self.check_duties(&op);
+        match self.fuse {
+            Some(0) => return Err(DiskError::Failed("the power failed".to_string())),
+            Some(left) if !matches!(op, DiskOp::Read { .. }) => {
+                self.fuse = Some(left - 1);
+                if left == 1 {
+                    self.interrupt(op, Crash::PowerLoss);
+                    return Err(DiskError::Failed("the power failed".to_string()));
+                }
+            }
+            _ => {}
+        }
+        self.perform(op)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Seed;
+
+    const FILE: FileId = FileId(1);
+
+    fn disk(seed: u64, sync: SyncPromise) -> SimDisk {
+        let profile = DiskProfile { mean_latency: 100_000, stall: Chance(0), mean_stall: 0, sync };
+        let mut disk = SimDisk::new(profile, Seed(seed).stream("disk", 0));
+        disk.run(DiskOp::Allocate { file: FILE, len: 8 << 12, recycled: None }).unwrap();
+        disk
+    }
+
+    fn write(block: u64, fill: u8, blocks: usize) -> DiskOp {
+        let data = Bytes::from(vec![fill; blocks * DiskOp::BLOCK]);
+        DiskOp::WriteSync { file: FILE, offset: block << 12, data }
+    }
+
+    fn read(disk: &mut SimDisk) -> Bytes {
+        disk.run(DiskOp::Read { file: FILE, offset: 0, len: 8 << 12 }).unwrap()
+    }
+
+    #[test]
+    fn what_completed_survives_a_power_loss() {
+        let mut disk = disk(1, SyncPromise::Kept);
+        disk.submit(DiskToken(9), write(0, 7, 2));
+        let started = disk.take_started();
+        let completion = disk.complete(started[0].ticket).unwrap();
+        assert_eq!(completion.token, DiskToken(9));
+        disk.crash(Crash::PowerLoss);
+        assert!(read(&mut disk)[..2 << 12].iter().all(|byte| *byte == 7));
+        assert!(disk.complete(started[0].ticket).is_none(), "completed once");
+    }
+
+    #[test]
+    fn what_was_in_flight_is_written_lost_or_torn_per_sector() {
+        let (mut written, mut lost, mut torn) = (0, 0, 0);
+        for seed in 0..200 {
+            let mut disk = disk(seed, SyncPromise::Kept);
+            disk.submit(DiskToken(1), write(0, 7, 1));
+            disk.crash(Crash::PowerLoss);
+            let bytes = read(&mut disk);
+            let kept = bytes.chunks(SECTOR).filter(|sector| sector[0] == 7).count();
+            let whole = |sector: &[u8]| sector.iter().all(|byte| *byte == sector[0]);
+            assert!(bytes.chunks(SECTOR).all(whole), "a sector is never torn");
+            match kept {
+                0 => lost += 1,
+                8 => written += 1,
+                _ => torn += 1,
+            }
+        }
+        assert!(written > 20 && lost > 20 && torn > 20, "{written} {lost} {torn}");
+    }
+
+    #[test]
+    fn a_killed_process_leaves_whole_blocks() {
+        for seed in 0..50 {
+            let mut disk = disk(seed, SyncPromise::Kept);
+            disk.submit(DiskToken(1), write(0, 7, 3));
+            disk.crash(Crash::Kill);
+            let bytes = read(&mut disk);
+            let blocks: Vec<u8> = bytes.chunks(DiskOp::BLOCK).map(|block| block[0]).collect();
+            let prefix = blocks.iter().take_while(|byte| **byte == 7).count();
+            assert!(prefix <= 3 && blocks[prefix..].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn a_broken_promise_loses_what_completed() {
+        let mut lost = 0;
+        for seed in 0..20 {
+            let mut disk = disk(seed, SyncPromise::Broken);
+            disk.submit(DiskToken(1), write(0, 7, 1));
+            let started = disk.take_started();
+            disk.complete(started[0].ticket).unwrap();
+            assert_eq!(read(&mut disk)[0], 7);
+            disk.crash(Crash::PowerLoss);
+            lost += usize::from(read(&mut disk)[0] == 0);
+        }
+        assert!(lost > 5, "{lost}");
+    }
+
+    #[test]
+    #[should_panic(expected = "was rewritten")]
+    fn rewriting_a_synced_block_is_caught() {
+        let mut disk = disk(1, SyncPromise::Kept);
+        disk.run(write(0, 7, 1)).unwrap();
+        disk.submit(DiskToken(1), write(0, 8, 1));
+    }
+
+    #[test]
+    fn a_fuse_fails_recovery_at_its_operation() {
+        let mut disk = disk(1, SyncPromise::Kept);
+        disk.set_fuse(Some(2));
+        disk.run(write(0, 7, 1)).unwrap();
+        assert!(!disk.fuse_burnt());
+        assert!(disk.run(write(1, 7, 1)).is_err());
+        assert!(disk.fuse_burnt());
+        assert!(disk.run(DiskOp::Read { file: FILE, offset: 0, len: 4096 }).is_err());
+        disk.crash(Crash::PowerLoss);
+        assert_eq!(read(&mut disk)[0], 7);
+    }
+}
