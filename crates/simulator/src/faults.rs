@@ -1,0 +1,145 @@
+//! What goes wrong, how often, and for how long. Applying a fault to the world is in `cluster`.
+//!
+//! Every fault here is one that the design tolerates: whatever the mixture, nothing acknowledged
+//! may be lost. Faults beyond that (a lying disk, clocks out of bound) are planted bugs (`mutant`).
+
+use crate::event_heap::{MILLISECOND, SECOND};
+use crate::network::Slot;
+use crate::rng::{Chance, Rng};
+
+/// Kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// One process is killed and restarted.
+    Kill,
+    /// One machine loses power and restarts, sometimes again in the middle of its recovery.
+    PowerLoss,
+    /// Every machine loses power at the same moment.
+    PowerLossOfAll,
+    /// Links are blocked, in one direction or both.
+    Partition,
+    /// A process stands still while its queues fill and its clock runs on.
+    Pause,
+    /// A monotonic clock changes its rate, within the bound.
+    ClockRate,
+    /// A wall clock steps by up to hours.
+    WallStep,
+    /// A connection breaks and is made anew.
+    ConnectionReset,
+}
+
+impl FaultKind {
+    /// All of them.
+    pub const ALL: [FaultKind; 8] = [
+        FaultKind::Kill,
+        FaultKind::PowerLoss,
+        FaultKind::PowerLossOfAll,
+        FaultKind::Partition,
+        FaultKind::Pause,
+        FaultKind::ClockRate,
+        FaultKind::WallStep,
+        FaultKind::ConnectionReset,
+    ];
+
+    /// Nanoseconds between two of the kind, on average, at the highest rate.
+    #[must_use]
+    pub(crate) const fn mean_interval(self) -> u64 {
+        match self {
+            FaultKind::PowerLossOfAll => 12 * SECOND,
+            FaultKind::Kill | FaultKind::PowerLoss => 5 * SECOND,
+            FaultKind::Partition | FaultKind::Pause | FaultKind::WallStep => 4 * SECOND,
+            FaultKind::ClockRate | FaultKind::ConnectionReset => 2 * SECOND,
+        }
+    }
+}
+
+/// How long a process stays down after a crash.
+pub(crate) fn downtime(rng: &mut Rng) -> u64 {
+    match rng.below(4) {
+        0 => 5 * MILLISECOND,
+        1 => rng.exponential(200 * MILLISECOND),
+        2 => rng.exponential(SECOND),
+        _ => rng.exponential(3 * SECOND),
+    }
+    .min(15 * SECOND)
+}
+
+/// How long a pause lasts.
+pub(crate) fn pause_length(rng: &mut Rng) -> u64 {
+    let mean = rng.pick(&[20, 300, 1_500, 3_000]) * MILLISECOND;
+    rng.exponential(mean).min(10 * SECOND)
+}
+
+/// How long a partition lasts.
+pub(crate) fn partition_length(rng: &mut Rng) -> u64 {
+    let mean = rng.pick(&[100, 1_000, 3_000]) * MILLISECOND;
+    rng.exponential(mean).min(12 * SECOND)
+}
+
+/// Milliseconds by which a wall clock steps: seconds or hours, either way.
+pub(crate) fn wall_step(rng: &mut Rng) -> i64 {
+    let millis = if rng.flip() { rng.below(5_000) } else { rng.below(8 * 3_600_000) };
+    let millis = i64::try_from(millis).expect("hours");
+    if rng.flip() { millis } else { -millis }
+}
+
+/// The rate error of a clock, within `max` parts per million and often at the bound.
+pub(crate) fn rate_error(rng: &mut Rng, max: u32) -> i64 {
+    let max = i64::from(max);
+    match rng.below(3) {
+        0 => max,
+        1 => -max,
+        _ => {
+            let spread = u64::try_from(2 * max + 1).expect("positive");
+            i64::try_from(rng.below(spread)).expect("small") - max
+        }
+    }
+}
+
+/// The links (from, to) that a partition blocks.
+pub(crate) fn partition(rng: &mut Rng, nodes: usize) -> Vec<(Slot, Slot)> {
+    let one = rng.index(nodes);
+    let all = || (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
+    let links = all().filter(|(from, to)| from != to);
+    match rng.below(5) {
+        // One node hears nobody, or is heard by nobody.
+        0 => links.filter(|(_, to)| *to == one).collect(),
+        1 => links.filter(|(from, _)| *from == one).collect(),
+        // One node is cut off.
+        2 => links.filter(|(from, to)| *from == one || *to == one).collect(),
+        // Two halves.
+        3 => {
+            let sides: Vec<bool> = (0..nodes).map(|_| rng.flip()).collect();
+            links.filter(|(from, to)| sides[*from] != sides[*to]).collect()
+        }
+        // Links at random, each direction by itself: rings, bridges and stranger things.
+        _ => links.filter(|_| rng.chance(Chance::percent(35))).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Seed;
+
+    #[test]
+    fn partitions_are_of_every_kind_and_never_block_a_node_from_itself() {
+        let mut rng = Seed(1).stream("faults", 0);
+        let (mut asymmetric, mut symmetric) = (0, 0);
+        for _ in 0..200 {
+            let links = partition(&mut rng, 5);
+            assert!(links.iter().all(|(from, to)| from != to && *from < 5 && *to < 5));
+            let mirrored = links.iter().all(|(from, to)| links.contains(&(*to, *from)));
+            *(if mirrored { &mut symmetric } else { &mut asymmetric }) += 1;
+        }
+        assert!(asymmetric > 50 && symmetric > 50, "{asymmetric} {symmetric}");
+    }
+
+    #[test]
+    fn rate_errors_stay_within_the_bound_and_reach_it() {
+        let mut rng = Seed(2).stream("faults", 0);
+        let drawn: Vec<i64> = (0..100).map(|_| rate_error(&mut rng, 500)).collect();
+        assert!(drawn.iter().all(|error| error.abs() <= 500));
+        assert!(drawn.contains(&500) && drawn.contains(&-500));
+    }
+}

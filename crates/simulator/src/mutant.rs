@@ -1,0 +1,63 @@
+//! Planted bugs: each must be caught within a budget of seeds, or the checks are hollow.
+//!
+//! They sit in the simulated world, outside the production code: a disk that lies, clocks beyond
+//! their bound, a front end that skips a step. Switched on by tests only.
+
+use crate::disk::SyncPromise;
+use crate::event_heap::{MILLISECOND, SECOND};
+use crate::faults::FaultKind;
+use crate::swarm::Swarm;
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutant {
+    /// Syncs complete before the bytes are durable, and all machines lose power together.
+    NoSync,
+    /// Monotonic clocks differ in rate far beyond the bound that leases rely on.
+    ClocksBeyondBound,
+    /// The front end reads without asking whether the member is up to date.
+    ReadWithoutBarrier,
+    /// One member applies another command than the rest once in a while.
+    DivergingMember,
+    /// A watcher resumes one revision late.
+    WatchResumesLate,
+    /// A front end sends a write a second time under a new number when its reply is slow.
+    RetryUnderNewNumber,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 6] = [
+        Mutant::NoSync,
+        Mutant::ClocksBeyondBound,
+        Mutant::ReadWithoutBarrier,
+        Mutant::DivergingMember,
+        Mutant::WatchResumesLate,
+        Mutant::RetryUnderNewNumber,
+    ];
+
+    /// Makes the world one in which the bug can show.
+    pub(crate) fn shape(self, swarm: &mut Swarm) {
+        match self {
+            Mutant::NoSync => {
+                swarm.disk.sync = SyncPromise::Broken;
+                swarm.faults.insert(FaultKind::PowerLossOfAll, 6 * SECOND);
+            }
+            Mutant::ClocksBeyondBound => {
+                swarm.timing.heartbeat_interval = 100 * MILLISECOND;
+                swarm.timing.election_timeout = 600 * MILLISECOND;
+                swarm.timing.lease = 500 * MILLISECOND;
+                swarm.timing.drift_ppm = 200;
+                swarm.timing.rate_error_max = 700_000;
+                swarm.faults.insert(FaultKind::Partition, 2 * SECOND);
+                swarm.faults.insert(FaultKind::ClockRate, 10 * SECOND);
+            }
+            Mutant::ReadWithoutBarrier
+            | Mutant::DivergingMember
+            | Mutant::WatchResumesLate
+            | Mutant::RetryUnderNewNumber => {
+                swarm.faults.insert(FaultKind::Kill, 5 * SECOND);
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Swarm testing: every seed draws its own world, since a run that mixes every fault at every rate
+//! reaches less than many runs that leave some out (Groce et al. 2012; used by FoundationDB and
+//! TigerBeetle).
+//!
+//! Sizes are small on purpose, so that segments roll, windows fill and snapshots are needed within
+//! a minute. Not here: what a fault does (`faults`), what clients do (`workload`).
+
+use crate::disk::{DiskProfile, SyncPromise};
+use crate::event_heap::{MICROSECOND, MILLISECOND, SECOND};
+use crate::faults::FaultKind;
+use crate::network::{NetworkKind, NetworkProfile, Slot};
+use crate::rng::{Chance, Rng, Seed};
+use clocks::{ClockBound, GroupId, NodeId};
+use replica::{CoreConfig, ReplicaLimits, ReplicationWindow};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use store::command::Member;
+use store::{MachineKind, StoreLimits};
+use wal::WalConfig;
+
+/// Everything that a seed decides before the world starts.
+#[derive(Clone, Debug)]
+pub(crate) struct Swarm {
+    /// Members, from 3 to 5.
+    pub(crate) nodes: usize,
+    /// The links.
+    pub(crate) network: NetworkProfile,
+    /// Every machine's disk.
+    pub(crate) disk: DiskProfile,
+    /// Elections, leases and clocks.
+    pub(crate) timing: Timing,
+    /// Bounds of the core, small on purpose.
+    pub(crate) sizes: Sizes,
+    /// How threads are scheduled.
+    pub(crate) scheduling: Scheduling,
+    /// What clients do.
+    pub(crate) workload: WorkloadProfile,
+    /// Faults that are on, and the mean nanoseconds between two of a kind.
+    pub(crate) faults: BTreeMap<FaultKind, u64>,
+}
+
+/// Elections, leases and clocks.
+#[derive(Clone, Debug)]
+pub(crate) struct Timing {
+    /// Nanoseconds between heartbeats.
+    pub(crate) heartbeat_interval: u64,
+    /// Nanoseconds of silence before an election.
+    pub(crate) election_timeout: u64,
+    /// Nanoseconds of leader lease, or 0.
+    pub(crate) lease: u64,
+    /// The bound on the rate error that the core is told, in parts per million.
+    pub(crate) drift_ppm: u32,
+    /// The rate error that clocks really have, at most.
+    pub(crate) rate_error_max: u32,
+}
+
+/// Bounds of the core.
+#[derive(Clone, Debug)]
+pub(crate) struct Sizes {
+    /// Bytes of a log segment.
+    pub(crate) segment_bytes: u64,
+    /// Entries that a log keeps for lagging members.
+    pub(crate) retained_entries: u64,
+    /// Applied bytes after which the engine is flushed.
+    pub(crate) flush_bytes: u64,
+    /// Entries in one append message.
+    pub(crate) append_entries: usize,
+    /// Bytes in one append message.
+    pub(crate) append_bytes: usize,
+    /// Unanswered append messages.
+    pub(crate) inflight_messages: usize,
+    /// Bytes of entries cached per group.
+    pub(crate) cache_bytes: usize,
+    /// Requests that may wait per group.
+    pub(crate) waiting_requests: usize,
+    /// Bytes of entries handed over at a time.
+    pub(crate) apply_batch_bytes: usize,
+    /// Bytes of a chunk of a snapshot.
+    pub(crate) snapshot_chunk_bytes: usize,
+    /// Open sessions per state machine.
+    pub(crate) sessions_max: usize,
+}
+
+/// How the threads of a process take turns.
+#[derive(Clone, Debug)]
+pub(crate) struct Scheduling {
+    /// Mean nanoseconds until a machine that was woken runs.
+    pub(crate) mean_delay: u64,
+    /// How often a machine is interrupted between draining, flushing and emitting.
+    pub(crate) split: Chance,
+    /// How often it takes only some of its queue.
+    pub(crate) partial: Chance,
+    /// How often it is descheduled for long.
+    pub(crate) stall: Chance,
+    /// Mean nanoseconds of that.
+    pub(crate) mean_stall: u64,
+}
+
+/// What clients do.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkloadProfile {
+    /// Clients of each member.
+    pub(crate) clients_per_node: usize,
+    /// Keys in use at a time, per group.
+    pub(crate) keys: u64,
+    /// Nanoseconds after which clients move to fresh keys, so that unknown outcomes do not pile up.
+    pub(crate) key_lifetime: u64,
+    /// Mean nanoseconds between a reply and the client's next operation.
+    pub(crate) mean_think: u64,
+    /// Nanoseconds after which a client gives up.
+    pub(crate) timeout: u64,
+    /// Largest value in bytes.
+    pub(crate) value_bytes: usize,
+    /// Relative frequency of each kind of operation, in the order of `workload::Kind`.
+    pub(crate) mix: [u32; 10],
+}
+
+impl Swarm {
+    /// Draws a configuration.
+    #[must_use]
+    pub(crate) fn draw(seed: Seed) -> Swarm {
+        let rng = &mut seed.stream("swarm", 0);
+        let nodes = rng.pick(&[3, 3, 3, 4, 5]);
+        Swarm {
+            nodes,
+            network: draw_network(rng),
+            disk: draw_disk(rng),
+            timing: draw_timing(rng),
+            sizes: draw_sizes(rng),
+            scheduling: draw_scheduling(rng),
+            workload: draw_workload(rng, nodes),
+            faults: draw_faults(rng),
+        }
+    }
+}
+
+impl Swarm {
+    /// What the core of the machine in this slot is told.
+    #[must_use]
+    pub(crate) fn core_config(&self, slot: Slot) -> CoreConfig {
+        let node = NodeId(slot as u64 + 1);
+        let (timing, sizes) = (&self.timing, &self.sizes);
+        let keyspace = |group| (GroupId(group), MachineKind::Keyspace);
+        let member = Member {
+            id: node,
+            name: format!("n{slot}"),
+            peer_addresses: vec![format!("n{slot}:2380")],
+            client_urls: vec![format!("http://n{slot}:2379")],
+            directory_id: 1 + slot as u128,
+            feature_level: 1,
+        };
+        CoreConfig {
+            node,
+            groups: vec![
+                (GroupId::CONSISTENT_CORE, MachineKind::ClusterMetadata),
+                keyspace(1),
+                keyspace(2),
+            ],
+            initial_voters: (1..=self.nodes as u64).map(NodeId).collect(),
+            member,
+            heartbeat_interval: Duration::from_nanos(timing.heartbeat_interval),
+            election_timeout: Duration::from_nanos(timing.election_timeout),
+            lease: Duration::from_nanos(timing.lease),
+            longest_lease: Duration::from_nanos(timing.lease),
+            clock_bound: ClockBound { drift_ppm: timing.drift_ppm },
+            window: ReplicationWindow {
+                append_bytes: sizes.append_bytes,
+                append_entries: sizes.append_entries,
+                inflight_messages: sizes.inflight_messages,
+                inflight_bytes: sizes.append_bytes * sizes.inflight_messages,
+                cache_bytes: sizes.cache_bytes,
+                ..ReplicationWindow::default()
+            },
+            wal: WalConfig { segment_bytes: sizes.segment_bytes, ..WalConfig::default() },
+            store: StoreLimits {
+                snapshot_chunk_bytes: sizes.snapshot_chunk_bytes,
+                sessions_max: sizes.sessions_max,
+                ..StoreLimits::default()
+            },
+            limits: ReplicaLimits {
+                waiting_requests: sizes.waiting_requests,
+                retained_entries: sizes.retained_entries,
+                flush_bytes: sizes.flush_bytes,
+                apply_batch_bytes: sizes.apply_batch_bytes,
+                ..ReplicaLimits::default()
+            },
+            feature_level: 1,
+        }
+    }
+}
+
+fn draw_network(rng: &mut Rng) -> NetworkProfile {
+    let kind = rng.pick(&[NetworkKind::Stream, NetworkKind::Stream, NetworkKind::Datagram]);
+    NetworkProfile {
+        kind,
+        min_delay: rng.pick(&[20, 100, 1_000]) * MICROSECOND,
+        mean_jitter: rng.pick(&[20, 200, 2_000, 8_000]) * MICROSECOND,
+        loss: Chance::percent(rng.pick(&[0, 1, 5, 20])),
+        duplication: Chance::percent(rng.pick(&[0, 1, 10, 50])),
+        capacity: rng.pick(&[64, 1_024, 16_384]),
+    }
+}
+
+fn draw_disk(rng: &mut Rng) -> DiskProfile {
+    DiskProfile {
+        mean_latency: rng.pick(&[80, 200, 1_000]) * MICROSECOND,
+        stall: Chance(rng.pick(&[0, 100, 3_000])),
+        mean_stall: rng.pick(&[20, 100]) * MILLISECOND,
+        sync: SyncPromise::Kept,
+    }
+}
+
+fn draw_timing(rng: &mut Rng) -> Timing {
+    let heartbeat_interval = rng.pick(&[50, 100, 100]) * MILLISECOND;
+    let election_timeout = heartbeat_interval * rng.pick(&[6, 10, 10]);
+    let drift_ppm = rng.pick(&[200, 500, 10_000]);
+    Timing {
+        heartbeat_interval,
+        election_timeout,
+        lease: rng.pick(&[0, 2, 2, 4]) * heartbeat_interval,
+        drift_ppm,
+        rate_error_max: drift_ppm,
+    }
+}
+
+fn draw_sizes(rng: &mut Rng) -> Sizes {
+    Sizes {
+        segment_bytes: rng.pick(&[64, 256, 1_024]) << 10,
+        retained_entries: rng.pick(&[10, 200, 2_000]),
+        flush_bytes: rng.pick(&[4, 32, 256]) << 10,
+        append_entries: rng.pick(&[4, 64, 1_024]),
+        append_bytes: rng.pick(&[1, 16, 1_024]) << 10,
+        inflight_messages: rng.pick(&[2, 16, 256]),
+        cache_bytes: rng.pick(&[2, 64, 4_096]) << 10,
+        waiting_requests: rng.pick(&[8, 1_024]),
+        apply_batch_bytes: rng.pick(&[1, 64]) << 10,
+        snapshot_chunk_bytes: rng.pick(&[1, 8, 64]) << 10,
+        sessions_max: rng.pick(&[16, 1_024]),
+    }
+}
+
+fn draw_scheduling(rng: &mut Rng) -> Scheduling {
+    Scheduling {
+        mean_delay: rng.pick(&[5, 30, 300]) * MICROSECOND,
+        split: Chance::percent(rng.pick(&[1, 10])),
+        partial: Chance::percent(rng.pick(&[0, 5, 30])),
+        stall: Chance(rng.pick(&[0, 50, 500])),
+        mean_stall: rng.pick(&[5, 50]) * MILLISECOND,
+    }
+}
+
+fn draw_workload(rng: &mut Rng, nodes: usize) -> WorkloadProfile {
+    let clients_per_node = rng.pick(&[4, 6, 8]);
+    // About 250 operations a second while all is well, so that 100 remain under faults.
+    let mean_think = (clients_per_node * nodes) as u64 * SECOND / 250;
+    WorkloadProfile {
+        clients_per_node,
+        keys: rng.between(10, 25),
+        key_lifetime: rng.between(3, 8) * SECOND,
+        mean_think,
+        timeout: rng.pick(&[700, 1_500]) * MILLISECOND,
+        value_bytes: rng.pick(&[16, 64, 400]),
+        mix: [30, 25, 15, 5, 6, 8, 5, rng.pick(&[0, 1, 2]), 4, 4],
+    }
+}
+
+fn draw_faults(rng: &mut Rng) -> BTreeMap<FaultKind, u64> {
+    let mut faults = BTreeMap::new();
+    for kind in FaultKind::ALL {
+        let base = kind.mean_interval();
+        if rng.chance(Chance::percent(60)) {
+            faults.insert(kind, base * rng.pick(&[1, 2, 4]));
+        }
+    }
+    if faults.is_empty() {
+        faults.insert(FaultKind::Kill, FaultKind::Kill.mean_interval());
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_always_draws_the_same_world() {
+        let text = |seed| format!("{:?}", Swarm::draw(Seed(seed)));
+        assert_eq!(text(3), text(3));
+        assert_ne!(text(3), text(4));
+    }
+
+    #[test]
+    fn every_fault_is_on_in_some_seeds_and_off_in_others() {
+        let drawn: Vec<Swarm> = (0..50).map(|seed| Swarm::draw(Seed(seed))).collect();
+        for kind in FaultKind::ALL {
+            let on = drawn.iter().filter(|swarm| swarm.faults.contains_key(&kind)).count();
+            assert!((10..45).contains(&on), "{kind:?} is on in {on} of 50");
+        }
+    }
+}
