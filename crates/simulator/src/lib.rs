@@ -1,1 +1,33 @@
-//! placeholder
+//! Whole clusters on one thread from a seed: the production core in a simulated world.
+//!
+//! May not use a real clock, runtime, socket or file, nor `node`. One seed decides everything; the
+//! rolling trace hash shows it. [`run_seed`] is the way in.
+#![forbid(unsafe_code)]
+
+mod cluster;
+mod connections;
+mod disk;
+mod event_heap;
+mod faults;
+mod front_end;
+mod mutant;
+mod network;
+mod node_clock;
+mod process;
+mod report;
+mod rng;
+mod run;
+mod stepping;
+mod swarm;
+mod trace_hash;
+mod verdict;
+mod watchers;
+mod witness;
+mod workload;
+
+pub use cluster::Plan;
+pub use event_heap::Instant;
+pub use faults::FaultKind;
+pub use mutant::Mutant;
+pub use report::{SeedReport, Totals, Violation};
+pub use run::{ACKNOWLEDGED_MIN, OPERATIONS_PER_SECOND_MIN, Options, run_seed, run_seeds};

@@ -1,0 +1,106 @@
+//! Running seeds: the entry point for tests and for `quorate sim`.
+//!
+//! A panic in the core is one of its assertions: it is caught at this boundary and reported as the
+//! seed's violation.
+
+use crate::cluster::{Plan, World};
+use crate::event_heap::SECOND;
+use crate::mutant::Mutant;
+use crate::report::{SeedReport, Totals, Violation};
+use crate::rng::Seed;
+use crate::swarm::Swarm;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Fewest acknowledged operations of a run that says anything.
+pub const ACKNOWLEDGED_MIN: u64 = 1_000;
+/// Fewest operations begun per simulated second.
+pub const OPERATIONS_PER_SECOND_MIN: u64 = 100;
+
+/// How to run seeds.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long the phases last.
+    pub plan: Plan,
+    /// A planted bug, in tests of the checks.
+    pub mutant: Option<Mutant>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let plan = Plan { safety: 50 * SECOND, liveness: 15 * SECOND, settle: 30 * SECOND };
+        Options { plan, mutant: None }
+    }
+}
+
+/// Runs one seed to its end or to its first violation.
+#[must_use]
+pub fn run_seed(seed: u64, options: &Options) -> SeedReport {
+    let mut swarm = Swarm::draw(Seed(seed));
+    if let Some(mutant) = options.mutant {
+        mutant.shape(&mut swarm);
+    }
+    let mut world = World::new(Seed(seed), swarm, options.plan, options.mutant);
+    let panic = catch_unwind(AssertUnwindSafe(|| world.run())).err();
+    let mut report = world.report(seed);
+    if let Some(panic) = panic {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        report.violation = Some(Violation {
+            invariant: "no assertion fails".to_string(),
+            detail: text.unwrap_or_else(|| "a panic without words".to_string()),
+            at: world.heap.now(),
+        });
+    }
+    if report.violation.is_none() {
+        report.violation = too_little(&report, &world);
+    }
+    report
+}
+
+/// A run in which little happened proves little.
+fn too_little(report: &SeedReport, world: &World) -> Option<Violation> {
+    let rate = report.operations / report.simulated_seconds.max(1);
+    if report.acknowledged >= ACKNOWLEDGED_MIN && rate >= OPERATIONS_PER_SECOND_MIN {
+        return None;
+    }
+    Some(Violation {
+        invariant: "a run does enough".to_string(),
+        detail: format!("{} acknowledged, {rate} begun a second", report.acknowledged),
+        at: world.heap.now(),
+    })
+}
+
+/// Runs seeds one after the other; `each` sees every report as it comes.
+pub fn run_seeds(
+    seeds: Range<u64>,
+    options: &Options,
+    mut each: impl FnMut(&SeedReport),
+) -> Totals {
+    let mut totals = Totals::default();
+    for seed in seeds {
+        let report = run_seed(seed, options);
+        totals.add(&report);
+        each(&report);
+    }
+    totals
+}
+
+impl World {
+    fn report(&self, seed: u64) -> SeedReport {
+        SeedReport {
+            seed,
+            trace_hash: self.trace.value(),
+            simulated_seconds: self.heap.now().0 / SECOND,
+            events: self.heap.scheduled(),
+            nodes: self.nodes.len(),
+            operations: self.operations,
+            acknowledged: self.acknowledged,
+            watched: self.watched,
+            faults: self.faults.clone(),
+            elections: self.witness.elections(),
+            snapshots: self.snapshots,
+            violation: self.violation.clone(),
+        }
+    }
+}

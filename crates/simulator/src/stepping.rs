@@ -1,0 +1,258 @@
+//! Runs the machines of a process, one step at a time and in any order, and routes their effects.
+//!
+//! The log machine is interrupted now and then between taking its events, sampling the clock and
+//! handing out effects, as a thread may be. Not here: what the machines do (`replica`, `store`).
+
+use crate::cluster::{Event, World};
+use crate::event_heap::{Instant, MICROSECOND, MILLISECOND};
+use crate::front_end::FrontWork;
+use crate::mutant::Mutant;
+use crate::network::Slot;
+use crate::process::{Machine, Stage};
+use crate::rng::Chance;
+use consensus::{Payload, Role};
+use replica::{ApplierEffect, ApplierEvent, LogEffect, LogEvent};
+use store::Engine;
+
+/// Events that the applier takes in one step, at most.
+const APPLIER_BATCH: usize = 64;
+
+impl World {
+    /// Schedules a step of the machine unless one is.
+    pub(crate) fn wake(&mut self, slot: Slot, machine: Machine) {
+        let scheduling = &self.swarm.scheduling;
+        let node = &mut self.nodes[slot];
+        let Some(process) = &mut node.process else { return };
+        if std::mem::replace(&mut process.scheduled[machine as usize], true) {
+            return;
+        }
+        let mut delay = self.rng.exponential(scheduling.mean_delay);
+        if self.rng.chance(scheduling.stall) {
+            delay += self.rng.exponential(scheduling.mean_stall);
+        }
+        self.heap.after(delay, Event::Step { slot, life: node.life, machine });
+    }
+
+    pub(crate) fn on_step(&mut self, slot: Slot, machine: Machine) {
+        let process = self.nodes[slot].process.as_mut().expect("events of a past life are dropped");
+        process.scheduled[machine as usize] = false;
+        match machine {
+            Machine::Log => self.step_log(slot),
+            Machine::Applier => self.step_applier(slot),
+            Machine::Hub => self.step_hub(slot),
+            Machine::Front => self.step_front(slot),
+        }
+    }
+
+    pub(crate) fn on_wake(&mut self, slot: Slot, at: Instant) {
+        let process = self.nodes[slot].process.as_mut().expect("events of a past life are dropped");
+        if process.wake_at == Some(at) {
+            process.wake_at = None;
+            self.wake(slot, Machine::Log);
+        }
+    }
+
+    fn step_log(&mut self, slot: Slot) {
+        let split = self.swarm.scheduling.split;
+        let now = self.heap.now();
+        loop {
+            let node = &mut self.nodes[slot];
+            let process = node.process.as_mut().expect("it steps");
+            match process.stage {
+                Stage::Drain => {
+                    let mut taken = process.log_queue.len();
+                    if taken > 1 && self.rng.chance(self.swarm.scheduling.partial) {
+                        taken = 1 + self.rng.index(taken);
+                    }
+                    for event in process.log_queue.drain(..taken) {
+                        process.log.handle(event, node.clock.monotonic(now), &mut node.disk);
+                    }
+                    process.stage = Stage::Flush;
+                }
+                Stage::Flush => {
+                    let monotonic = node.clock.monotonic(now);
+                    process.log.flush(monotonic, node.clock.wall(now), &mut node.disk);
+                    process.stage = Stage::Emit;
+                }
+                Stage::Emit => break,
+            }
+            self.schedule_disk(slot);
+            if self.rng.chance(split) {
+                return self.wake(slot, Machine::Log);
+            }
+        }
+        self.emit_log(slot);
+    }
+
+    fn emit_log(&mut self, slot: Slot) {
+        self.process(slot).stage = Stage::Drain;
+        while let Some(effect) = self.process(slot).log.poll() {
+            self.on_log_effect(slot, effect);
+            if self.is_over() {
+                return;
+            }
+        }
+        if !self.process(slot).log_queue.is_empty() {
+            self.wake(slot, Machine::Log);
+        }
+        self.arm_deadline(slot);
+    }
+
+    /// Wakes the log machine when its clock reads its deadline.
+    pub(crate) fn arm_deadline(&mut self, slot: Slot) {
+        let now = self.heap.now();
+        let node = &mut self.nodes[slot];
+        let Some(process) = &mut node.process else { return };
+        let Some(deadline) = process.log.deadline() else { return };
+        let at = node.clock.when(now, deadline);
+        if process.wake_at.is_none_or(|armed| at < armed) {
+            process.wake_at = Some(at);
+            self.heap.at(at, Event::Wake { slot, life: node.life, at });
+        }
+    }
+
+    fn schedule_disk(&mut self, slot: Slot) {
+        for started in self.nodes[slot].disk.take_started() {
+            let event = Event::DiskDone { slot, ticket: started.ticket };
+            self.heap.after(started.latency, event);
+        }
+    }
+
+    fn on_log_effect(&mut self, slot: Slot, effect: LogEffect) {
+        match effect {
+            LogEffect::Send { to, message } => {
+                let to = self.slot_of(to);
+                self.send(slot, to, &message);
+            }
+            LogEffect::Applier(event) => {
+                let event = self.witness_applier_event(slot, event);
+                self.process(slot).applier_queue.push_back(event);
+                self.wake(slot, Machine::Applier);
+            }
+            LogEffect::Reply { request, result } => {
+                self.process(slot).front_queue.push_back(FrontWork::Reply(request, result));
+                self.wake(slot, Machine::Front);
+            }
+            LogEffect::RoleChanged { group, role, term, .. } => {
+                self.trace.number(term.0);
+                if role == Role::Leader {
+                    let status = self.process(slot).log.status();
+                    let of_group = status.groups.iter().find(|other| other.group == group);
+                    let last = of_group.map_or(0, |found| found.last_index);
+                    let checked = self.witness.leader(slot, group, term, last);
+                    self.check(checked);
+                }
+            }
+            LogEffect::Peers(_) => {}
+            LogEffect::Fatal(sentence) => {
+                self.violate("no node stops by itself", format!("node {slot}: {sentence}"));
+            }
+        }
+    }
+
+    /// What is handed to an applier is committed: all members must agree on it.
+    fn witness_applier_event(&mut self, slot: Slot, event: ApplierEvent) -> ApplierEvent {
+        let ApplierEvent::Apply { group, mut entries } = event else { return event };
+        let checked = self.witness.committed(slot, group, &entries);
+        self.check(checked);
+        if self.mutant == Some(Mutant::DivergingMember) && slot == 0 {
+            for entry in &mut entries {
+                let is_command = matches!(entry.payload, Payload::Command(_));
+                if is_command && self.rng.chance(Chance(3_000)) {
+                    entry.payload = Payload::Barrier;
+                }
+            }
+        }
+        ApplierEvent::Apply { group, entries }
+    }
+
+    fn step_applier(&mut self, slot: Slot) {
+        let taken = 1 + self.rng.index(APPLIER_BATCH);
+        for _ in 0..taken {
+            let process = self.process(slot);
+            let Some(event) = process.applier_queue.pop_front() else { break };
+            process.applier.handle(event);
+            self.drain_applier(slot);
+            if self.is_over() {
+                return;
+            }
+        }
+        let process = self.process(slot);
+        if !process.applier_queue.is_empty() {
+            self.wake(slot, Machine::Applier);
+        } else if std::mem::take(&mut process.wants_idle) {
+            process.applier_queue.push_back(ApplierEvent::Idle);
+            self.wake(slot, Machine::Applier);
+        }
+        self.witness_state(slot);
+    }
+
+    fn drain_applier(&mut self, slot: Slot) {
+        while let Some(effect) = self.process(slot).applier.poll() {
+            self.on_applier_effect(slot, effect);
+            if self.is_over() {
+                return;
+            }
+        }
+    }
+
+    fn on_applier_effect(&mut self, slot: Slot, effect: ApplierEffect) {
+        match effect {
+            ApplierEffect::Log(event) => {
+                if let LogEvent::SnapshotWritten { group, position, done: true, .. } = &event {
+                    self.snapshots += 1;
+                    self.witness.snapshot_installed(slot, *group, position.index);
+                }
+                self.tell(slot, event);
+            }
+            ApplierEffect::Reply { request, result } => {
+                self.process(slot).front_queue.push_back(FrontWork::Reply(request, result));
+                self.wake(slot, Machine::Front);
+            }
+            ApplierEffect::Watch { group, revision, events } => {
+                let checked = self.witness.events(slot, group, revision, &events);
+                self.check(checked);
+                self.feed_hub(slot, group, revision, Some(events));
+            }
+            ApplierEffect::WatchReset { group, revision } => {
+                self.feed_hub(slot, group, revision, None);
+            }
+            ApplierEffect::Flush => self.begin_flush(slot),
+            ApplierEffect::WantsIdle => self.process(slot).wants_idle = true,
+            ApplierEffect::Fatal(sentence) => {
+                self.violate("no node stops by itself", format!("node {slot}: {sentence}"));
+            }
+        }
+    }
+
+    /// The engine is flushed at the beginning or at the end of the time that it takes.
+    fn begin_flush(&mut self, slot: Slot) {
+        let at_once = self.rng.flip();
+        if at_once {
+            self.nodes[slot].engine.flush().expect("memory does not fail");
+        }
+        let latency = self.rng.exponential(5 * MILLISECOND) + 100 * MICROSECOND;
+        let life = self.nodes[slot].life;
+        self.heap.after(latency, Event::FlushDone { slot, life, at_once });
+    }
+
+    pub(crate) fn on_flush_done(&mut self, slot: Slot, at_once: bool) {
+        if !at_once {
+            self.nodes[slot].engine.flush().expect("memory does not fail");
+        }
+        self.process(slot).applier_queue.push_back(ApplierEvent::Flushed);
+        self.wake(slot, Machine::Applier);
+    }
+
+    /// Members at the same index must have the same state.
+    fn witness_state(&mut self, slot: Slot) {
+        for group in self.groups.clone() {
+            let Some((position, hash)) = self.process(slot).applier.chain_hash(group) else {
+                continue;
+            };
+            self.trace.number(hash);
+            let checked = self.witness.state(slot, group, position.index, hash);
+            self.check(checked);
+        }
+    }
+}
