@@ -16,6 +16,9 @@ use crate::wing_gong::{ABSENT, Event, Finding, Value, search};
 /// A try that costs more is not worth a shorter message.
 const TRY_BUDGET: Budget = Budget { configurations: 50_000, memory_bytes: 16 << 20 };
 
+/// Longer windows are not tried from any value; the history is then shown from its start.
+const LENGTH_MAX: usize = 512;
+
 /// Windows of more operations are not cut one by one.
 const SINGLE_CUTS_MAX: usize = 64;
 
@@ -92,10 +95,16 @@ fn cut_before(events: &[Event], initial: Value, part: Part) -> Part {
     };
     let starts = returns(events, &part);
     let impossible_since = |index: usize| is_impossible(events, initial, &since(starts[index]));
-    if !impossible_since(0) {
+    // Short windows are cheap to try and mostly enough.
+    let lengths = std::iter::successors(Some(1), |length| Some(length * 2));
+    let mut lengths = lengths.take_while(|length| *length <= starts.len().min(LENGTH_MAX));
+    let Some(enough) = lengths.find(|length| impossible_since(starts.len() - length)) else {
         return part;
-    }
-    let first_possible = partition(starts.len(), impossible_since);
+    };
+    let from = starts.len() - enough;
+    // The longest of them is known to be impossible, whatever the others cost to try.
+    let longest_cut = partition(enough, |index| index == 0 || impossible_since(from + index));
+    let first_possible = from + longest_cut;
     since(starts[first_possible - 1])
 }
 

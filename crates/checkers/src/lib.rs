@@ -21,6 +21,7 @@ pub mod agreement;
 pub mod durability;
 pub mod exactly_once;
 mod failing_window;
+mod forward_zones;
 pub mod history;
 mod history_lines;
 pub mod linearizability;

@@ -15,10 +15,12 @@
 //!
 //! The order of tries follows revisions where they are known; it changes the time, never the answer.
 //!
-//! Not here: partition by key and verdicts (`linearizability`), explanation (`failing_window`).
+//! Not here: what can be refuted without a search (`forward_zones`), partition by key and verdicts
+//! (`linearizability`), explanation (`failing_window`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::forward_zones;
 use crate::history::{Revision, Time};
 use crate::linearizability::Budget;
 
@@ -122,6 +124,9 @@ pub(crate) enum Finding {
 
 /// Searches an order of `events` for a register that holds `initial` first.
 pub(crate) fn search(events: &[Event], initial: Value, budget: Budget) -> Finding {
+    if forward_zones::refute(events, initial) {
+        return Finding::Impossible;
+    }
     Search::new(events, initial).run(budget)
 }
 
