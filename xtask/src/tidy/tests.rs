@@ -158,6 +158,8 @@ fn what_the_core_may_not_use_is_found() {
         "async fn f() {}",
         "let x = f().await;",
         "use std::fs;",
+        "use std::{collections::BTreeMap, fs};",
+        "use std::time::{Duration, Instant};",
         "use std::net::TcpStream;",
         "unsafe { f() }",
         "println!();",
@@ -240,6 +242,7 @@ fn lengths_are_limits_not_targets() {
         (function(71), vec!["function-length crates/store/src/lib.rs"]),
         (line(100), vec![]),
         (line(101), vec!["line-length crates/store/src/lib.rs"]),
+        (format!("//! |{}|\n", "x".repeat(100)), vec![]),
     ];
     for (text, expected) in cases {
         fixture.write(path, &text);
