@@ -3,12 +3,14 @@
 //! Speaks to servers only as their clients do, so that a stock etcd can take the place of ours and
 //! show that the harness is right. Not here: anything that decides inside a server.
 
+pub mod dev_cluster;
 pub mod failover_run;
 pub mod local_cluster;
 pub mod member_client;
 pub mod member_process;
 pub mod port_plan;
 pub mod proto;
+pub mod status_report;
 pub mod watch_recorder;
 
 mod failover_load;

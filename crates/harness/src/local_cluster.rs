@@ -78,6 +78,11 @@ impl LocalCluster {
         self.processes[member].as_mut()
     }
 
+    /// How many members run, as far as was looked.
+    pub fn running(&self) -> usize {
+        self.processes.iter().flatten().count()
+    }
+
     /// Starts a member that is down.
     pub fn start(&mut self, member: usize) -> Result<(), String> {
         assert!(self.processes[member].is_none(), "a member is started once");
@@ -117,6 +122,12 @@ impl LocalCluster {
     /// Asks every member to stop and waits; says which one did not end well.
     pub async fn stop(&mut self) -> Result<(), String> {
         let mut complaints = Vec::new();
+        // All at once, so that the last one needs no leader to hand anything over to.
+        for process in self.processes.iter().flatten() {
+            if let Err(error) = process.signal(rustix::process::Signal::TERM) {
+                complaints.push(error.to_string());
+            }
+        }
         for (spec, process) in self.specs.iter().zip(&mut self.processes) {
             let Some(mut process) = process.take() else { continue };
             match process.stop().await {

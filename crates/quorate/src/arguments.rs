@@ -19,9 +19,51 @@ pub(crate) struct Arguments {
 /// One task of the binary.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
+    /// Start a local cluster of real processes, to try things out.
+    Dev(DevOptions),
+    /// Show every member: who leads, how far it is, what its disk does.
+    Status(StatusOptions),
     /// Kill leaders under load and check what was promised.
     #[command(hide = true)]
     Failover(FailoverOptions),
+}
+
+/// Options of `dev`.
+#[derive(Debug, Args)]
+pub(crate) struct DevOptions {
+    /// Number of nodes, 1 to 5.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) nodes: usize,
+    /// Where the nodes keep their data.
+    #[arg(long, default_value = "quorate-data")]
+    pub(crate) data_dir: PathBuf,
+    /// Added to every port; node i listens 10000 × (i - 1) above node 1.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) offset: u16,
+    /// Print one line of JSON per node as it becomes ready, then {"ready":true}.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Start a node again when it ends.
+    #[arg(long)]
+    pub(crate) restart: bool,
+    /// Run stock etcd servers of this binary instead.
+    #[arg(long, hide = true)]
+    pub(crate) etcd_binary: Option<PathBuf>,
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusOptions {
+    /// Any member of the cluster; more than one are tried in turn.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "127.0.0.1:2379,127.0.0.1:12379,127.0.0.1:22379"
+    )]
+    pub(crate) endpoints: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Options of the failover run.

@@ -2,7 +2,7 @@
 
 use harness::failover_run::{self, FailoverPlan};
 use harness::local_cluster::LocalCluster;
-use harness::member_process::{Output, Server};
+use harness::member_process::Output;
 use harness::port_plan;
 use std::time::Duration;
 
@@ -16,13 +16,7 @@ pub(crate) fn run(options: &FailoverOptions) -> Result<(), Failure> {
         let path = options.data_dir.display();
         return Err(Failure::Usage(format!("{path} exists; the run needs a fresh directory")));
     }
-    let server = match &options.etcd_binary {
-        Some(binary) => Server::Etcd { binary: binary.clone() },
-        None => Server::Quorate {
-            binary: std::env::current_exe().map_err(|error| Failure::Failed(error.to_string()))?,
-            options: Vec::new(),
-        },
-    };
+    let server = crate::server(options.etcd_binary.as_deref(), Vec::new())?;
     let plan = FailoverPlan {
         duration: Duration::from_secs(options.seconds),
         whole_cluster_every: if options.power_loss { 4 } else { 0 },

@@ -3,12 +3,16 @@
 //! Exit codes: 0 done, 1 it did not work, 2 it was asked wrongly (one plain sentence says how).
 
 mod arguments;
+mod dev;
 mod failover;
+mod status;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use arguments::{Arguments, Task};
 use clap::Parser;
+use harness::member_process::Server;
 
 /// Why a task ended without success.
 enum Failure {
@@ -24,6 +28,8 @@ fn main() -> ExitCode {
         Err(error) => return arguments::refuse(&error),
     };
     let result = match arguments.task {
+        Task::Dev(options) => dev::run(options),
+        Task::Status(options) => status::run(&options),
         Task::Failover(options) => failover::run(&options),
     };
     match result {
@@ -44,4 +50,14 @@ fn on_one_thread<T>(task: impl Future<Output = Result<T, String>>) -> Result<T, 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(error.to_string()))?;
     runtime.block_on(task).map_err(Failure::Failed)
+}
+
+/// The program that local clusters run: this one, or a stock etcd.
+fn server(etcd_binary: Option<&Path>, options: Vec<String>) -> Result<Server, Failure> {
+    if let Some(binary) = etcd_binary {
+        return Ok(Server::Etcd { binary: binary.to_path_buf() });
+    }
+    let binary = std::env::current_exe();
+    let binary = binary.map_err(|error| Failure::Failed(format!("where am I? {error}")))?;
+    Ok(Server::Quorate { binary, options })
 }

@@ -1,0 +1,247 @@
+//! `quorate dev`: a cluster of real processes on this machine, for trying things out.
+//!
+//! Invariant: when this ends, however it ends, so do its members. Not here: the members' own
+//! options, the words of the command line.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::local_cluster::LocalCluster;
+use crate::member_process::{Output, Server};
+use crate::port_plan;
+
+/// How long the cluster may take to elect its first leader.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between two looks at the members.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A supervised member that ended is left alone so long.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+
+/// Lines of a member's log that are shown when it does not start.
+const LOG_LINES_SHOWN: usize = 5;
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+pub struct DevPlan {
+    /// Number of members.
+    pub nodes: usize,
+    /// Added to every port.
+    pub offset: u16,
+    /// Holds one directory and one log per member.
+    pub data_dir: PathBuf,
+    /// Speak in lines of JSON.
+    pub json: bool,
+    /// Start a member again when it ends.
+    pub restart: bool,
+    /// The program, and options for every member.
+    pub server: Server,
+}
+
+/// One line of `--json`.
+#[derive(Serialize)]
+struct ReadyLine<'a> {
+    name: &'a str,
+    pid: u32,
+    etcd: &'a str,
+    peer: &'a str,
+    admin: &'a str,
+    data_dir: String,
+}
+
+/// Starts the cluster and keeps it until SIGINT or SIGTERM.
+pub async fn run(plan: &DevPlan) -> Result<(), String> {
+    let addresses = port_plan::plan(plan.nodes, plan.offset)?;
+    refuse_other_size(&plan.data_dir, plan.nodes)?;
+    let cluster = LocalCluster::new(
+        plan.server.clone(),
+        addresses,
+        &std::path::absolute(&plan.data_dir).map_err(|error| error.to_string())?,
+        Output::LogFile,
+    );
+    let mut dev = DevCluster {
+        plan,
+        cluster,
+        restart_at: vec![None; plan.nodes],
+        interrupt: listen(SignalKind::interrupt())?,
+        terminate: listen(SignalKind::terminate())?,
+    };
+    let result = dev.serve().await;
+    let stopped = dev.cluster.stop().await;
+    result.and(stopped)
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, String> {
+    signal(kind).map_err(|error| format!("cannot listen for signals: {error}"))
+}
+
+/// A cluster keeps the size it was created with.
+fn refuse_other_size(data_dir: &Path, nodes: usize) -> Result<(), String> {
+    let existing = (1..=port_plan::MEMBERS_MAX).filter(|n| data_dir.join(format!("n{n}")).exists());
+    match existing.count() {
+        0 => Ok(()),
+        existing if existing == nodes => Ok(()),
+        existing => Err(format!(
+            "{} holds a cluster of {existing} nodes: say --nodes {existing}, or another --data-dir",
+            data_dir.display()
+        )),
+    }
+}
+
+struct DevCluster<'a> {
+    plan: &'a DevPlan,
+    cluster: LocalCluster,
+    /// When a member that ended is started again.
+    restart_at: Vec<Option<Instant>>,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl DevCluster<'_> {
+    async fn serve(&mut self) -> Result<(), String> {
+        self.cluster.start_all()?;
+        for member in 0..self.cluster.len() {
+            tokio::select! {
+                ready = self.cluster.await_ready(member, READY_TIMEOUT) => {
+                    ready.map_err(|error| self.with_log(member, error))?;
+                }
+                _ = self.interrupt.recv() => return Ok(()),
+                _ = self.terminate.recv() => return Ok(()),
+            }
+            self.announce(member);
+        }
+        if self.plan.json {
+            println!("{{\"ready\":true}}");
+        } else {
+            print!("{}", self.hints().await?);
+        }
+        self.watch_over().await
+    }
+
+    /// Looks after the members until told to stop.
+    async fn watch_over(&mut self) -> Result<(), String> {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                _ = self.interrupt.recv() => return Ok(()),
+                _ = self.terminate.recv() => return Ok(()),
+            }
+            for (member, how) in self.cluster.reap() {
+                self.note_end(member, &how)?;
+            }
+            self.restart_due().await;
+        }
+    }
+
+    fn note_end(&mut self, member: usize, how: &str) -> Result<(), String> {
+        let spec = self.cluster.spec(member);
+        if self.plan.restart {
+            eprintln!("{} ended with {how}; it is started again", spec.name);
+            self.restart_at[member] = Some(Instant::now() + RESTART_DELAY);
+            return Ok(());
+        }
+        let (program, arguments) = spec.command_line(self.cluster.server());
+        let command = format!("{} {}", program.display(), arguments.join(" "));
+        eprintln!("{} ended with {how}; to start it again:\n  {command}", spec.name);
+        if self.cluster.running() == 0 {
+            return Err("all nodes have ended".to_owned());
+        }
+        Ok(())
+    }
+
+    async fn restart_due(&mut self) {
+        for member in 0..self.cluster.len() {
+            if self.restart_at[member].is_none_or(|due| due > Instant::now()) {
+                continue;
+            }
+            self.restart_at[member] = None;
+            match self.cluster.start(member) {
+                // Announced once it runs; whether it is ready shows in `status`.
+                Ok(()) => self.announce(member),
+                Err(error) => {
+                    eprintln!("{error}");
+                    self.restart_at[member] = Some(Instant::now() + RESTART_DELAY);
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self, member: usize) {
+        let Some(pid) = self.cluster.process(member).map(|process| process.id()) else { return };
+        let spec = self.cluster.spec(member);
+        let addresses = &spec.addresses;
+        let line = ReadyLine {
+            name: &spec.name,
+            pid,
+            etcd: &addresses.etcd,
+            peer: &addresses.peer,
+            admin: &addresses.admin,
+            data_dir: spec.data_dir.display().to_string(),
+        };
+        if self.plan.json {
+            println!("{}", serde_json::to_string(&line).expect("strings are always JSON"));
+        } else {
+            println!(
+                "{}  pid {:<7}  etcd {}  peer {}  admin {}",
+                line.name, line.pid, line.etcd, line.peer, line.admin
+            );
+        }
+    }
+
+    /// What to type next.
+    async fn hints(&mut self) -> Result<String, String> {
+        let endpoints = self.cluster.endpoints();
+        let (first, last) = (&endpoints[0], &endpoints[endpoints.len() - 1]);
+        let program = match self.cluster.server() {
+            Server::Quorate { binary, .. } | Server::Etcd { binary } => {
+                binary.display().to_string()
+            }
+        };
+        let mut text = String::new();
+        let mut line = |words: String| writeln!(text, "{words}").map_err(|e| e.to_string());
+        line(format!("\nReady. Data is in {}. Now, for example:\n", self.plan.data_dir.display()))?;
+        line(format!("  etcdctl --endpoints={first} put greeting hello"))?;
+        line(format!("  etcdctl --endpoints={last} get greeting"))?;
+        line(format!("  {program} status --endpoints {first}"))?;
+        if let Some(leader) = self.cluster.leader().await {
+            let name = self.cluster.spec(leader).name.clone();
+            let pid = self.cluster.process(leader).map_or(0, |process| process.id());
+            let kill = format!("kill -9 {pid}");
+            line(format!("  {kill:<17}  kills the leader, {name}; the others take over"))?;
+        }
+        line("\nCtrl-C stops the cluster.".to_owned())?;
+        Ok(text)
+    }
+
+    /// Adds what the member said last.
+    fn with_log(&self, member: usize, error: String) -> String {
+        let path = self.cluster.spec(member).data_dir.with_extension("log");
+        let log = std::fs::read_to_string(path).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+        last.iter().fold(error, |text, line| format!("{text}\n  {line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_keeps_its_size() {
+        let directory = std::env::temp_dir().join(format!("quorate-dev-{}", std::process::id()));
+        assert!(refuse_other_size(&directory, 3).is_ok(), "nothing is there yet");
+        for name in ["n1", "n2", "n3"] {
+            std::fs::create_dir_all(directory.join(name)).expect("mkdir");
+        }
+        assert!(refuse_other_size(&directory, 3).is_ok());
+        let refusal = refuse_other_size(&directory, 1).expect_err("it has three nodes");
+        assert!(refusal.contains("holds a cluster of 3 nodes"), "{refusal}");
+        std::fs::remove_dir_all(&directory).expect("remove");
+    }
+}

@@ -1,0 +1,307 @@
+//! Where every member of a cluster stands, asked over the protocol that clients use.
+//!
+//! A member that does not answer is a row like any other: an operator asks when something is
+//! wrong. Not here: what a member knows of itself beyond the public surface.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::member_client::MemberClient;
+
+/// How long one member may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Most bytes of metrics that are read from a member.
+const METRICS_BYTES_MAX: u64 = 16 << 20;
+
+/// One member.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct MemberStatus {
+    /// Its name, or its endpoint if it never told.
+    pub name: String,
+    /// Its id in hexadecimal, as stock clients print it.
+    pub id: String,
+    /// Where clients reach it (`host:port`).
+    pub endpoint: String,
+    /// `leader`, `follower`, `learner`, or `unreachable`.
+    pub role: &'static str,
+    /// Its term.
+    pub term: u64,
+    /// Id of the leader it follows, in hexadecimal; empty: none.
+    pub leader: String,
+    /// Last index that it applied.
+    pub applied: u64,
+    /// By how many indexes it is behind the most advanced member.
+    pub lag: u64,
+    /// Bytes that it takes on disk: state and log.
+    pub disk_bytes: u64,
+    /// Half of the log's syncs took at most this many microseconds; 0: unknown.
+    pub sync_p50_microseconds: u64,
+    /// 99% of them did; 0: unknown.
+    pub sync_p99_microseconds: u64,
+    /// Why it is unreachable, or what it complains about; empty: nothing.
+    pub complaint: String,
+}
+
+/// Every member of one cluster.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatusReport {
+    /// By name.
+    pub members: Vec<MemberStatus>,
+}
+
+/// Asks the first endpoint that answers who the members are, then each of them.
+///
+/// An error is one plain sentence: nobody answered.
+pub async fn collect(endpoints: &[String]) -> Result<StatusReport, String> {
+    let mut members = Vec::new();
+    for (id, name, endpoint) in find_members(endpoints).await? {
+        members.push(ask(id, name, endpoint).await);
+    }
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    let furthest = members.iter().map(|member| member.applied).max().unwrap_or(0);
+    for member in &mut members {
+        if member.role != "unreachable" {
+            member.lag = furthest - member.applied;
+        }
+    }
+    Ok(StatusReport { members })
+}
+
+/// `(id, name, endpoint)` of every member.
+async fn find_members(endpoints: &[String]) -> Result<Vec<(u64, String, String)>, String> {
+    let mut complaints = Vec::new();
+    for endpoint in endpoints.iter().map(|endpoint| host_and_port(endpoint)) {
+        let listed = async {
+            let client = MemberClient::connect(&endpoint, TIMEOUT).await?;
+            client.members().await.map_err(|error| format!("{endpoint}: {error}"))
+        };
+        match listed.await {
+            Ok(members) => {
+                let members = members.into_iter().map(|member| {
+                    let url = member.client_ur_ls.first().cloned().unwrap_or_default();
+                    (member.id, member.name, host_and_port(&url))
+                });
+                return Ok(members.collect());
+            }
+            Err(complaint) => complaints.push(complaint),
+        }
+    }
+    Err(format!("no endpoint answers: {}", complaints.join("; ")))
+}
+
+/// Endpoints may be given as URLs, as stock clients take them.
+fn host_and_port(endpoint: &str) -> String {
+    let endpoint = endpoint.strip_prefix("http://").unwrap_or(endpoint);
+    endpoint.trim_end_matches('/').to_owned()
+}
+
+async fn ask(id: u64, name: String, endpoint: String) -> MemberStatus {
+    let mut member = MemberStatus {
+        name: if name.is_empty() { endpoint.clone() } else { name },
+        id: format!("{id:x}"),
+        role: "unreachable",
+        endpoint,
+        ..MemberStatus::default()
+    };
+    if member.endpoint.is_empty() {
+        member.complaint = "it has not started yet".to_owned();
+        return member;
+    }
+    if let Err(complaint) = ask_status(&mut member).await {
+        member.complaint = complaint;
+        return member;
+    }
+    // A member without metrics is still a member.
+    if let Ok(metrics) = http_get(&member.endpoint, "/metrics").await {
+        let sync = "etcd_disk_wal_fsync_duration_seconds";
+        member.sync_p50_microseconds = percentile_microseconds(&metrics, sync, 0.5);
+        member.sync_p99_microseconds = percentile_microseconds(&metrics, sync, 0.99);
+        member.disk_bytes += gauge(&metrics, "quorate_log_bytes");
+    }
+    member
+}
+
+async fn ask_status(member: &mut MemberStatus) -> Result<(), String> {
+    let client = MemberClient::connect(&member.endpoint, TIMEOUT).await?;
+    let status = client.status().await.map_err(|error| error.to_string())?;
+    let own = status.header.as_ref().map_or(0, |header| header.member_id);
+    member.role = match () {
+        () if status.is_learner => "learner",
+        () if status.leader == own && own != 0 => "leader",
+        () => "follower",
+    };
+    member.term = status.raft_term;
+    if status.leader != 0 {
+        member.leader = format!("{:x}", status.leader);
+    }
+    member.applied = status.raft_applied_index;
+    member.disk_bytes = u64::try_from(status.db_size).unwrap_or(0);
+    member.complaint = status.errors.join("; ");
+    Ok(())
+}
+
+/// The body, if the answer is 200. HTTP/1.0, in which no answer comes in chunks.
+async fn http_get(address: &str, path: &str) -> Result<String, String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut reply = Vec::new();
+        stream.take(METRICS_BYTES_MAX).read_to_end(&mut reply).await?;
+        Ok::<Vec<u8>, std::io::Error>(reply)
+    };
+    let reply = tokio::time::timeout(TIMEOUT, exchange).await;
+    let reply = reply.map_err(|_| format!("{address}{path}: no answer within {TIMEOUT:?}"))?;
+    let reply = reply.map_err(|error| format!("{address}{path}: {error}"))?;
+    let reply = String::from_utf8_lossy(&reply);
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
+    let first = head.lines().next().unwrap_or("");
+    if first.split(' ').nth(1) != Some("200") {
+        return Err(format!("{address}{path}: {first}"));
+    }
+
+    Ok(body.to_owned())
+}
+
+/// A gauge or counter without labels; 0 if it is not there.
+fn gauge(metrics: &str, name: &str) -> u64 {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or(0.0);
+    // Bytes on a disk fit; a negative or absurd number saturates.
+    value as u64
+}
+
+/// The upper bound of the bucket in which this share of a Prometheus histogram lies.
+fn percentile_microseconds(metrics: &str, name: &str, share: f64) -> u64 {
+    let prefix = format!("{name}_bucket{{le=\"");
+    let buckets = metrics.lines().filter_map(|line| {
+        let (bound, count) = line.strip_prefix(&prefix)?.split_once("\"}")?;
+        Some((bound.parse::<f64>().ok()?, count.trim().parse::<f64>().ok()?))
+    });
+    let buckets: Vec<(f64, f64)> = buckets.collect();
+    let wanted = buckets.last().map_or(0.0, |(_, total)| total * share);
+    let found = buckets.iter().find(|(_, count)| wanted > 0.0 && *count >= wanted);
+    found.filter(|(bound, _)| bound.is_finite()).map_or(0, |(bound, _)| (bound * 1e6) as u64)
+}
+
+impl StatusReport {
+    /// One JSON object.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("numbers and strings are always JSON")
+    }
+}
+
+impl fmt::Display for StatusReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head =
+            ["NAME", "ID", "ENDPOINT", "ROLE", "TERM", "APPLIED", "LAG", "DISK", "SYNC P50", "P99"];
+        let mut rows = vec![head.map(str::to_owned)];
+        rows.extend(self.members.iter().map(row));
+        let widths: Vec<usize> = (0..head.len())
+            .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+            .collect();
+        for row in &rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                write!(line, "{cell:<width$}  ")?;
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        for member in self.members.iter().filter(|member| !member.complaint.is_empty()) {
+            writeln!(f, "{}: {}", member.name, member.complaint)?;
+        }
+        Ok(())
+    }
+}
+
+fn row(member: &MemberStatus) -> [String; 10] {
+    let reached = member.role != "unreachable";
+    let known = |text: String| if reached { text } else { "-".to_owned() };
+    [
+        member.name.clone(),
+        member.id.clone(),
+        member.endpoint.clone(),
+        member.role.to_owned(),
+        known(member.term.to_string()),
+        known(member.applied.to_string()),
+        known(member.lag.to_string()),
+        known(bytes(member.disk_bytes)),
+        known(microseconds(member.sync_p50_microseconds)),
+        known(microseconds(member.sync_p99_microseconds)),
+    ]
+}
+
+fn bytes(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB"];
+    let unit = units.iter().rposition(|unit| bytes >= scale(unit, &units)).unwrap_or(0);
+    format!("{} {}", bytes / scale(units[unit], &units), units[unit])
+}
+
+fn scale(unit: &str, units: &[&str]) -> u64 {
+    let power = units.iter().position(|known| *known == unit).unwrap_or(0);
+    (0..power).fold(1, |scale, _| scale * 1024)
+}
+
+fn microseconds(microseconds: u64) -> String {
+    match microseconds {
+        0 => "-".to_owned(),
+        1..10_000 => format!("{microseconds} us"),
+        _ => format!("{} ms", microseconds / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METRICS: &str = "\
+# TYPE s histogram
+s_bucket{le=\"0.001\"} 50
+s_bucket{le=\"0.002\"} 98
+s_bucket{le=\"0.004\"} 99
+s_bucket{le=\"+Inf\"} 100
+quorate_log_bytes_more 7
+quorate_log_bytes 1.5e3
+";
+
+    #[test]
+    fn percentiles_are_the_bounds_of_their_buckets() {
+        assert_eq!(percentile_microseconds(METRICS, "s", 0.5), 1000);
+        assert_eq!(percentile_microseconds(METRICS, "s", 0.99), 4000);
+        assert_eq!(percentile_microseconds(METRICS, "s", 0.999), 0, "beyond the last bound");
+        assert_eq!(percentile_microseconds("", "s", 0.5), 0);
+    }
+
+    #[test]
+    fn a_gauge_is_found_by_its_whole_name() {
+        assert_eq!(gauge(METRICS, "quorate_log_bytes"), 1500);
+        assert_eq!(gauge(METRICS, "quorate_log"), 0);
+    }
+
+    #[test]
+    fn the_table_shows_who_is_missing() {
+        let reached = MemberStatus {
+            name: "n1".to_owned(),
+            role: "leader",
+            applied: 12,
+            disk_bytes: 3 << 20,
+            sync_p50_microseconds: 131,
+            ..MemberStatus::default()
+        };
+        let missing = MemberStatus {
+            name: "n2".to_owned(),
+            role: "unreachable",
+            complaint: "cannot connect".to_owned(),
+            ..MemberStatus::default()
+        };
+        let table = StatusReport { members: vec![reached, missing] }.to_string();
+        assert!(table.contains("3 MiB"), "{table}");
+        assert!(table.contains("131 us"), "{table}");
+        assert!(table.ends_with("n2: cannot connect\n"), "{table}");
+    }
+}

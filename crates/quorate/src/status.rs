@@ -1,0 +1,17 @@
+//! `quorate status`: where every member stands.
+
+use harness::status_report;
+
+use crate::Failure;
+use crate::arguments::StatusOptions;
+
+/// Prints the table or the JSON; a cluster of which nobody answers is a failure.
+pub(crate) fn run(options: &StatusOptions) -> Result<(), Failure> {
+    let report = crate::on_one_thread(status_report::collect(&options.endpoints))?;
+    if options.json {
+        println!("{}", report.to_json());
+    } else {
+        print!("{report}");
+    }
+    Ok(())
+}
