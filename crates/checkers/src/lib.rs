@@ -5,8 +5,8 @@
 //!
 //! | Promise | File | How it is fed |
 //! |---|---|---|
-//! | Every operation takes effect at one moment between call and reply | [`linearizability`] | [`history`] |
-//! | Revisions are unique, follow real time, and explain every read | [`revision_order`] | [`history`] |
+//! | An operation takes effect at one moment, call to reply | [`linearizability`] | [`history`] |
+//! | Revisions are unique, follow time, explain reads | [`revision_order`] | [`history`] |
 //! | A watcher sees every change once, in order | [`watch`] | recorded streams |
 //! | Replicas agree, one leader per term, nothing committed is lost | [`agreement`] | online |
 //! | What was acknowledged is there in the end | [`durability`] | [`history`] and final reads |

@@ -13,7 +13,8 @@
 //! - *Values that nobody asks for by name are one value; equal uncertain writes are used in the
 //!   order of their calls.*
 //!
-//! The order of tries follows revisions where they are known; it changes the time, never the answer.
+//! The order of tries follows revisions where they are known; that changes the time it takes, never
+//! the answer.
 //!
 //! Not here: what can be refuted without a search (`forward_zones`), partition by key and verdicts
 //! (`linearizability`), explanation (`failing_window`).

@@ -162,7 +162,7 @@ fn any_operation(times: u64) -> impl Strategy<Value = Operation> {
     })
 }
 
-/// A request, when it starts, how long until its effect, how long from there to the reply, its fate.
+/// A request, when it starts, how long until its effect, how long until the reply, its fate.
 type Planned = ((Input, Output), u64, u64, u64, u32);
 
 /// Replies of a real register whose operations take effect at `moment`; some replies get lost and,

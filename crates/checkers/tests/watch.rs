@@ -146,7 +146,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_correct_service_passes(changes in any_changes(), first in any_plan(), second in any_plan()) {
+    fn a_correct_service_passes(
+        changes in any_changes(),
+        first in any_plan(),
+        second in any_plan(),
+    ) {
         let all = events(&changes);
         let recordings = [serve(&all, &first, "w1"), serve(&all, &second, "w2")];
         prop_assert_eq!(check(&reference(&all), &recordings), vec![]);
