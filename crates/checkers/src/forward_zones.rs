@@ -3,8 +3,8 @@
 //! If only one step writes a value, the register holds it without a break from the first reply that
 //! tells of it to the last call that still needs it: its forward zone (Gibbons & Korach, 1997).
 //! Two such zones that overlap, a step wholly inside one that does not fit its value, and a value
-//! that is needed but never written refute the history in O(n log n). Most real violations (stale reads,
-//! lost updates) are of this form, and it is the form on which a search takes longest.
+//! that is needed but never written refute the history in O(n log n). Most stale reads are of this
+//! form, and it is the form on which a search takes longest.
 //!
 //! Finding nothing proves nothing: `wing_gong` is the judge.
 
