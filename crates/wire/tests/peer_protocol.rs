@@ -109,6 +109,7 @@ fn version_1_is_written_and_read_as_its_golden_bytes_say() {
         sender: NodeId(2),
         receiver: NodeId(3),
         feature_level: 1,
+        directory_id: 0xd1,
     };
     let mut frame = BytesMut::new();
     hello.encode(&mut frame);

@@ -70,6 +70,10 @@ impl Cursor {
         self.rest.try_get_u64().map_err(|_| DecodeError::Truncated { field })
     }
 
+    pub(super) fn u128(&mut self, field: &'static str) -> Result<u128, DecodeError> {
+        self.rest.try_get_u128().map_err(|_| DecodeError::Truncated { field })
+    }
+
     pub(super) fn flag(&mut self, field: &'static str) -> Result<bool, DecodeError> {
         match self.u8(field)? {
             0 => Ok(false),

@@ -1,8 +1,8 @@
 //! The first words of a connection: who calls, whom, of which cluster, in which version. A call
 //! that cannot work is refused with a plain reason before anything else is read.
 //!
-//! Both sides send the preamble; the caller then sends a hello, and the called one answers with
-//! its own hello or with a refusal.
+//! Both sides send the preamble; the caller then sends a hello, the called one answers with its
+//! own hello, and the caller ends with a welcome. Either may send a refusal instead and close.
 
 use super::cursor::{Cursor, DecodeError};
 use super::frame::{Frame, encode_frame};
@@ -59,6 +59,8 @@ pub struct Hello {
     pub receiver: NodeId,
     /// The highest feature level that the sender speaks.
     pub feature_level: u32,
+    /// Identity of the sender's data directory, by which an emptied one is noticed.
+    pub directory_id: u128,
 }
 
 impl Hello {
@@ -70,6 +72,7 @@ impl Hello {
             out.put_u64(self.sender.0);
             out.put_u64(self.receiver.0);
             out.put_u32(self.feature_level);
+            out.put_u128(self.directory_id);
         });
     }
 
@@ -89,6 +92,7 @@ impl Hello {
                     sender: input.node("the hello's sender")?,
                     receiver: input.node("the hello's receiver")?,
                     feature_level: input.u32("the hello's feature level")?,
+                    directory_id: input.u128("the hello's directory id")?,
                 };
                 input.finish()?;
                 Ok(Ok(hello))
@@ -96,6 +100,23 @@ impl Hello {
             kind::REFUSAL => Refusal::decode(frame.payload).map(Err),
             tag => Err(DecodeError::UnknownTag { field: "the first frame's kind", tag }),
         }
+    }
+}
+
+/// Appends the caller's last word of the handshake: messages follow.
+pub fn encode_welcome(out: &mut BytesMut) {
+    encode_frame(out, kind::WELCOME, |_| {});
+}
+
+/// Reads what the caller says to the hello that answered its own.
+///
+/// # Errors
+/// If it is neither a welcome nor a refusal.
+pub fn decode_welcome(frame: Frame) -> Result<Result<(), Refusal>, DecodeError> {
+    match frame.kind {
+        kind::WELCOME => Cursor::new(frame.payload).finish().map(Ok),
+        kind::REFUSAL => Refusal::decode(frame.payload).map(Err),
+        tag => Err(DecodeError::UnknownTag { field: "the kind of the caller's second frame", tag }),
     }
 }
 
@@ -171,6 +192,8 @@ pub enum RefusalReason {
     FeatureLevel = 5,
     /// The caller is no member, or has been removed.
     NotAMember = 6,
+    /// The caller's data directory is not the one known under its id: it was emptied or replaced.
+    OtherDirectory = 7,
 }
 
 /// A refusal; the connection is closed after it.
@@ -208,6 +231,7 @@ impl Refusal {
             4 => RefusalReason::ImpossibleSender,
             5 => RefusalReason::FeatureLevel,
             6 => RefusalReason::NotAMember,
+            7 => RefusalReason::OtherDirectory,
             tag => return Err(DecodeError::UnknownTag { field, tag }),
         };
         let text = input.rest();
@@ -239,6 +263,7 @@ mod tests {
         sender: NodeId(2),
         receiver: NodeId(1),
         feature_level: 2,
+        directory_id: 0xd1,
     };
 
     fn refused(hello: Hello) -> RefusalReason {
@@ -269,6 +294,19 @@ mod tests {
         assert_eq!(refused(Hello { sender: NodeId(0), ..CALLER }), R::ImpossibleSender);
         assert_eq!(refused(Hello { feature_level: 1, ..CALLER }), R::FeatureLevel);
         assert_eq!(refused(Hello { protocol_version: 7, ..CALLER }), R::Version);
+    }
+
+    #[test]
+    fn the_caller_ends_with_a_welcome_or_a_refusal() {
+        let mut wire = BytesMut::new();
+        encode_welcome(&mut wire);
+        let refusal = Refusal { reason: RefusalReason::OtherDirectory, text: "emptied".to_owned() };
+        refusal.encode(&mut wire);
+        CALLER.encode(&mut wire);
+        let mut next = || decode_welcome(decode_frame(&mut wire).unwrap().unwrap());
+        assert_eq!(next(), Ok(Ok(())));
+        assert_eq!(next(), Ok(Err(refusal)));
+        assert!(next().is_err(), "a second hello");
     }
 
     #[test]

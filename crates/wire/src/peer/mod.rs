@@ -19,7 +19,7 @@ pub use cursor::DecodeError;
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameError, decode_frame};
 pub use handshake::{
     Hello, LocalMember, NotAPeer, PREAMBLE, PROTOCOL_VERSION, Refusal, RefusalReason,
-    check_preamble,
+    check_preamble, decode_welcome, encode_welcome,
 };
 pub use replica_codec::{decode_message, encode_message};
 
@@ -35,4 +35,5 @@ mod kind {
     pub(super) const READ_INDEX_REPLY: u8 = 8;
     pub(super) const STATE_HASHES: u8 = 9;
     pub(super) const MEMBER_CONDITION: u8 = 10;
+    pub(super) const WELCOME: u8 = 11;
 }
