@@ -1,6 +1,5 @@
 //! An entry of the replicated log, which every member applies in the same order.
 
-
 use crate::Membership;
 use bytes::Bytes;
 use clocks::LogPosition;

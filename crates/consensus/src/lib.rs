@@ -6,17 +6,32 @@
 
 extern crate alloc;
 
+mod append_entries;
 mod config;
 mod effect;
+mod election;
 mod entry;
 mod errors;
+mod heartbeat;
 mod heartbeat_coalescer;
+mod high_water_mark;
+mod leader_and_followers;
+mod leader_lease;
+mod leadership_transfer;
 mod majority_quorum;
+mod membership_change;
 mod message;
+mod outbox;
 mod raft;
+mod read_index;
 mod recovery;
+mod replicated_log;
+mod request_pipeline;
+mod returning_member;
+mod snapshot_transfer;
 mod status;
 mod term_table;
+mod timers;
 
 pub use config::{Config, LeaseMode, MAX_MEMBERS};
 pub use effect::{Effect, HardState, Persist, PersistToken, ReadToken};

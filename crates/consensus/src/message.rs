@@ -1,6 +1,7 @@
 //! What members of one group say to each other. Encoding lives in `wire::peer`.
 
-use crate::{Entry, Membership};
+use crate::config::{MAX_INDEX, MAX_MEMBERS, MAX_TERM};
+use crate::{Entry, Membership, Payload};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, NodeId, Term};
@@ -126,4 +127,59 @@ pub enum Body {
     },
     /// The receiver shall campaign at once (thesis, section 3.10).
     TimeoutNow,
+}
+
+impl Message {
+    /// Whether the content makes sense by itself; what does not is dropped unread.
+    pub(crate) fn is_well_formed(&self) -> bool {
+        if self.term == Term::ZERO || self.term > MAX_TERM {
+            return false;
+        }
+        // In a request to vote the term is that of the next candidacy, so this holds there too.
+        let plausible = |position: &LogPosition| {
+            position.index <= MAX_INDEX
+                && position.term <= self.term
+                && (position.index == 0) == (position.term == Term::ZERO)
+        };
+        match &self.body {
+            Body::PreVote { last } | Body::Vote { last, .. } => plausible(last),
+            Body::AppendOk { matched } | Body::AppendHeld { matched } => plausible(matched),
+            Body::AppendConflict { refused, hint } => plausible(refused) && plausible(hint),
+            Body::ReturnHeard { position, .. } => plausible(position) && position.index > 0,
+            Body::Append { previous, entries, .. } => {
+                plausible(previous) && entries.iter().all(|entry| plausible(&entry.position)) && {
+                    let before = core::iter::once(previous).chain(entries.iter().map(position_of));
+                    before.zip(entries).all(|(before, entry)| follows(*before, entry))
+                }
+            }
+            Body::SnapshotChunk { position, membership, .. } => {
+                plausible(position) && position.index > 0 && is_sound(membership)
+            }
+            Body::SnapshotAck { position, next } => plausible(position) && *next <= MAX_INDEX,
+            Body::Heartbeat { round, committed, .. } => {
+                *round <= MAX_INDEX && *committed <= MAX_INDEX
+            }
+            Body::PreVoteReply { .. }
+            | Body::VoteReply { .. }
+            | Body::HeartbeatReply { .. }
+            | Body::Returned { .. }
+            | Body::TimeoutNow => true,
+        }
+    }
+}
+
+fn position_of(entry: &Entry) -> &LogPosition {
+    &entry.position
+}
+
+fn follows(before: LogPosition, entry: &Entry) -> bool {
+    let sound = match &entry.payload {
+        Payload::Membership(membership) => is_sound(membership),
+        Payload::Barrier | Payload::Command(_) => true,
+    };
+    sound && entry.position.index == before.index + 1 && entry.position.term >= before.term
+}
+
+fn is_sound(membership: &Membership) -> bool {
+    !membership.voters.is_empty() && membership.members().len() <= MAX_MEMBERS
 }

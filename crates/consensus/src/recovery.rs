@@ -148,14 +148,15 @@ impl Recovery {
         memberships.retain(|(position, _)| position.index > start);
         tail.retain(|entry| entry.position.index > start);
         let term = hard_state.term.max(log.last().term);
-        if term > hard_state.term {
+        let term_raised = term > hard_state.term;
+        if term_raised {
             // The log was written under a term whose record is lost with the entries after it:
             // nothing was said under that term, so no vote was given either.
             hard_state.term = term;
             hard_state.voted_for = None;
         }
         let applied = applied.position;
-        Recovered { hard_state, log, memberships, tail, applied, log_reset }
+        Recovered { hard_state, log, memberships, tail, applied, log_reset, term_raised }
     }
 
     fn drop_after(&mut self, index: LogIndex) {
@@ -180,6 +181,8 @@ pub struct Recovered {
     pub(crate) applied: LogPosition,
     /// The log found did not reach the applied position, or contradicted it: it begins anew.
     pub(crate) log_reset: bool,
+    /// The term was found in the log only.
+    pub(crate) term_raised: bool,
 }
 
 impl Recovered {

@@ -1,0 +1,4 @@
+//! Raft from outside: whole members with a disk that forgets what was not synced.
+
+mod host;
+mod random_simulation;
