@@ -7,7 +7,7 @@
 use crate::record_codec::{self, Belonging, FoundRecord, u32_at, u64_at};
 
 /// Bytes before the first record of a batch.
-pub(crate) const BATCH_HEADER_BYTES: usize = 64;
+pub(crate) const BATCH_HEADER_BYTES: usize = 72;
 
 const MAGIC: [u8; 4] = *b"QBAT";
 
@@ -18,6 +18,8 @@ pub(crate) struct BatchHeader {
     pub(crate) incarnation: u64,
     /// Byte offset it was written to.
     pub(crate) offset: u64,
+    /// Sequence of the first batch of that segment.
+    pub(crate) base_sequence: u64,
     /// Grows by one with every batch of the log.
     pub(crate) sequence: u64,
     /// Highest batch known synced when this one was formed: what proves that a bad batch before
@@ -50,6 +52,7 @@ impl BatchHeader {
         let words = [
             self.incarnation,
             self.offset,
+            self.base_sequence,
             self.sequence,
             self.synced,
             self.oldest,
@@ -58,14 +61,20 @@ impl BatchHeader {
         for (word, at) in words.iter().zip((8..).step_by(8)) {
             buffer[at..at + 8].copy_from_slice(&word.to_le_bytes());
         }
-        buffer[56..60].copy_from_slice(&self.body_len.to_le_bytes());
-        buffer[60..64].copy_from_slice(&self.records.to_le_bytes());
+        buffer[64..68].copy_from_slice(&self.body_len.to_le_bytes());
+        buffer[68..72].copy_from_slice(&self.records.to_le_bytes());
         let checksum = crc32c::crc32c(&buffer[4..BATCH_HEADER_BYTES]);
         buffer[0..4].copy_from_slice(&checksum.to_le_bytes());
     }
 
     /// The header at the start of `bytes`, if one is there that was written to this very place.
     pub(crate) fn decode(bytes: &[u8], incarnation: u64, offset: u64) -> Option<BatchHeader> {
+        let header = BatchHeader::decode_anywhere(bytes)?;
+        (header.incarnation == incarnation && header.offset == offset).then_some(header)
+    }
+
+    /// The header at the start of `bytes`, wherever it was written to.
+    pub(crate) fn decode_anywhere(bytes: &[u8]) -> Option<BatchHeader> {
         if bytes.len() < BATCH_HEADER_BYTES || bytes[4..8] != MAGIC {
             return None;
         }
@@ -75,16 +84,16 @@ impl BatchHeader {
         let header = BatchHeader {
             incarnation: u64_at(bytes, 8),
             offset: u64_at(bytes, 16),
-            sequence: u64_at(bytes, 24),
-            synced: u64_at(bytes, 32),
-            oldest: u64_at(bytes, 40),
-            state_sequence: u64_at(bytes, 48),
-            body_len: u32_at(bytes, 56),
-            records: u32_at(bytes, 60),
+            base_sequence: u64_at(bytes, 24),
+            sequence: u64_at(bytes, 32),
+            synced: u64_at(bytes, 40),
+            oldest: u64_at(bytes, 48),
+            state_sequence: u64_at(bytes, 56),
+            body_len: u32_at(bytes, 64),
+            records: u32_at(bytes, 68),
         };
-        let at_home = header.incarnation == incarnation && header.offset == offset;
-        let sane = header.synced < header.sequence && header.sequence < u64::MAX / 2;
-        (at_home && sane).then_some(header)
+        let possible = header.synced < header.sequence && header.sequence < u64::MAX / 2;
+        possible.then_some(header)
     }
 
     /// The records of the batch in `bytes`, which begin with its header.
@@ -126,6 +135,7 @@ mod tests {
     const HEADER: BatchHeader = BatchHeader {
         incarnation: 2,
         offset: 8192,
+        base_sequence: 31,
         sequence: 40,
         synced: 39,
         oldest: 1,

@@ -284,15 +284,15 @@ impl Recovery<'_> {
         let mut proof = 0;
         if let Some((number, walk)) = &end {
             let mut reader = SegmentReader::new(self.disk, self.files[number]);
-            let evidence = Evidence::gather(&mut reader, walk.offset)?;
+            let evidence = Evidence::gather(&mut reader, *number, walk.offset)?;
             self.highest_sequence = self.highest_sequence.max(evidence.highest_sequence);
             proof = evidence.synced;
         }
         let unopened: Vec<u64> = self.files.range(last + 1..).map(|(&number, _)| number).collect();
         for &number in &unopened {
-            let evidence = Evidence::gather(&mut self.reader(number), 0)?;
+            let evidence = Evidence::gather(&mut self.reader(number), number, 0)?;
             self.highest_sequence = self.highest_sequence.max(evidence.highest_sequence);
-            if evidence.synced >= evidence.lowest_sequence && evidence.synced >= next_sequence {
+            if evidence.opened {
                 let detail = "its header is not what was written there".into();
                 let fault = Fault { at: 0, detail };
                 let offset = end.as_ref().map_or(0, |(_, walk)| walk.offset);
@@ -331,7 +331,8 @@ impl Recovery<'_> {
             while let Some((found_at, header)) = self.reader(number).next_header(at)? {
                 at = found_at + BLOCK;
                 self.highest_sequence = self.highest_sequence.max(header.sequence);
-                if header.sequence < expected {
+                let at_home = header.incarnation == number && header.offset == found_at;
+                if !at_home || header.sequence < expected {
                     continue;
                 }
                 uncertain |= header.state_sequence >= expected;
@@ -459,6 +460,7 @@ fn first_batch_of(header: &SegmentHeader, offset: u64, synced: u64) -> Vec<u8> {
     QueuedBatch::new(header.base_sequence).seal(BatchHeader {
         incarnation: header.incarnation,
         offset,
+        base_sequence: header.base_sequence,
         sequence: header.base_sequence,
         synced,
         oldest: header.oldest,
@@ -518,22 +520,31 @@ fn walk(
     }
 }
 
-/// What the heads of batches behind the end of the good ones tell.
+/// What the heads of batches behind the end of the good ones tell. Leftovers of recycled segments
+/// are among them; they only name what was synced long before. A write that went to the wrong
+/// place counts too: what it names as synced was synced.
+#[derive(Default)]
 struct Evidence {
     /// Highest batch named as synced.
     synced: u64,
-    lowest_sequence: u64,
+    /// Whether a batch of this very segment names the one that was written with its header.
+    opened: bool,
     highest_sequence: u64,
 }
 
 impl Evidence {
-    fn gather(reader: &mut SegmentReader<'_>, from: u64) -> Result<Evidence, WalError> {
-        let mut evidence = Evidence { synced: 0, lowest_sequence: u64::MAX, highest_sequence: 0 };
+    fn gather(
+        reader: &mut SegmentReader<'_>,
+        number: u64,
+        from: u64,
+    ) -> Result<Evidence, WalError> {
+        let mut evidence = Evidence::default();
         let mut offset = from;
         while let Some((at, header)) = reader.next_header(offset)? {
             offset = at + BLOCK;
+            let at_home = header.incarnation == number && header.offset == at;
+            evidence.opened |= at_home && header.synced >= header.base_sequence;
             evidence.synced = evidence.synced.max(header.synced);
-            evidence.lowest_sequence = evidence.lowest_sequence.min(header.sequence);
             evidence.highest_sequence = evidence.highest_sequence.max(header.sequence);
         }
         Ok(evidence)

@@ -203,6 +203,9 @@ impl Replay {
         let recovered = |(&group, log): (&GroupId, &GroupLog)| {
             let mut tail = tails.remove(&group).unwrap_or_default();
             tail.release(log.start());
+            if log.last() == log.start() {
+                tail.runs.clear();
+            }
             let last = tail.runs.last().map(|run| LogPosition::new(run.term, log.last()));
             let state = self.states.get(&group).cloned();
             let tail_entries = tail.entries.into();

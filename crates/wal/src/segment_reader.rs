@@ -116,8 +116,8 @@ impl<'a> SegmentReader<'a> {
         Ok(bytes.and_then(|bytes| BatchHeader::decode(&bytes, self.file.file.0, offset)))
     }
 
-    /// Offset of the first block at or after `offset` that holds the header of a batch of this
-    /// incarnation, and that header.
+    /// Offset of the first block at or after `offset` that begins as a batch does, and that
+    /// batch's head; it may have been written for another place.
     ///
     /// # Errors
     /// A failed read.
@@ -126,8 +126,8 @@ impl<'a> SegmentReader<'a> {
         offset: u64,
     ) -> Result<Option<(u64, BatchHeader)>, WalError> {
         let mut offset = round_up_to_block(offset);
-        while offset < self.file.len {
-            if let Some(header) = self.batch_header(offset)? {
+        while let Some(bytes) = self.bytes(offset, BLOCK)? {
+            if let Some(header) = BatchHeader::decode_anywhere(&bytes) {
                 return Ok(Some((offset, header)));
             }
             offset += BLOCK;

@@ -80,6 +80,11 @@ impl SegmentedLog {
         (number, segment.end)
     }
 
+    /// Sequence of the first batch of the segment being written.
+    pub(crate) fn base_sequence(&self) -> u64 {
+        self.segments.values().next_back().expect("a segment is open").base_sequence
+    }
+
     /// Number of segments that hold batches.
     pub(crate) fn len(&self) -> usize {
         self.segments.len()

@@ -306,9 +306,11 @@ impl Wal {
         };
         let mut batch = self.queue.pop_front().expect("the caller has seen it");
         let (segment, offset) = self.segmented.current();
+        let holds_state = !batch.states.is_empty();
         let header = BatchHeader {
             incarnation: segment,
             offset,
+            base_sequence: self.segmented.base_sequence(),
             sequence: batch.sequence,
             synced: self.synced,
             oldest: self.take_in(&mut batch, segment),
@@ -316,7 +318,7 @@ impl Wal {
             body_len: 0,
             records: 0,
         };
-        if !batch.states.is_empty() {
+        if holds_state {
             self.state_sequence = batch.sequence;
         }
         let through = batch.through;

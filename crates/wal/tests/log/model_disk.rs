@@ -7,6 +7,9 @@ use wal::{
     Disk, DiskCompletion, DiskError, DiskOp, DiskToken, FileId, FileInfo, Wal, WalError, WalEvent,
 };
 
+/// What the hardware writes whole or not at all.
+pub(crate) const SECTOR: usize = 512;
+
 /// The files, and what is under way.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ModelDisk {
@@ -38,6 +41,40 @@ impl ModelDisk {
             events.extend(wal.handle_completion(completion, self)?);
         }
         Ok(events)
+    }
+
+    /// Power loss: of each operation under way, what `choose` says happened. It is asked once per
+    /// sector of a write, and once for any other operation.
+    pub(crate) fn crash(&mut self, mut choose: impl FnMut() -> bool) {
+        for (_, op) in std::mem::take(&mut self.under_way) {
+            let DiskOp::WriteSync { file, offset, data } = &op else {
+                if choose() {
+                    drop(self.perform(op));
+                }
+                continue;
+            };
+            let target = self.files.get_mut(&file.0).expect("writes go to files");
+            for (nth, sector) in data.chunks(SECTOR).enumerate() {
+                if choose() {
+                    let at = *offset as usize + nth * SECTOR;
+                    target[at..at + sector.len()].copy_from_slice(sector);
+                }
+            }
+        }
+    }
+
+    /// Power loss that tears no write: `choose` says of each operation whether it happened.
+    pub(crate) fn crash_by_operation(&mut self, mut choose: impl FnMut() -> bool) {
+        for (_, op) in std::mem::take(&mut self.under_way) {
+            if choose() {
+                drop(self.perform(op));
+            }
+        }
+    }
+
+    /// Performs an operation that nobody waits for.
+    pub(crate) fn perform_now(&mut self, op: DiskOp) {
+        self.perform(op).expect("nothing fails here");
     }
 
     /// Bytes of all files.
