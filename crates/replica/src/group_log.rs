@@ -47,16 +47,16 @@ impl GroupLog {
         let raft = Raft::recover(raft_config(config, group), recovered, now, seed);
         GroupLog {
             group,
-            raft,
             waiting: RequestWaitingList::new(config.node, incarnation, &config.limits),
             reads: FollowerReads::new(&config.limits),
             asked: BTreeMap::new(),
             hashes: StateHashes::new(config.node, config.limits.compared_hashes),
             next_read_token: 1,
             unapplied: 0,
-            applied: 0,
+            applied: raft.committed(),
             flushed: VecDeque::new(),
             reading_committed: None,
+            raft,
         }
     }
 

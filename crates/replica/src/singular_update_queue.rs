@@ -183,8 +183,6 @@ impl LogMachine {
             if self.log(group).raft.deadline().is_some_and(|deadline| deadline <= now) {
                 self.log(group).raft.handle_deadline(now);
             }
-            // Learn of a change of role first, so that requests go to the right place.
-            self.drain_raft(group, now, disk);
             self.send_writes(group, now, wall);
             self.send_reads(group, now);
             self.log(group).raft.flush(now);
