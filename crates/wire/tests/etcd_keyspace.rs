@@ -362,7 +362,8 @@ proptest! {
     #[test]
     fn a_bent_transaction_never_panics(at in 0_usize..80, with in any::<u8>()) {
         let inner = txn_of(vec![put_operation("b"), range_operation(true)]);
-        let compare = vec![pb::Compare { key: key("a"), range_end: key("b"), ..Default::default() }];
+        let compare = pb::Compare { key: key("a"), range_end: key("b"), ..Default::default() };
+        let compare = vec![compare];
         let sound = pb::TxnRequest { compare, ..txn_of(vec![nested_operation(inner)]) };
         let mut bytes = sound.encode_to_vec();
         let at = at % bytes.len();

@@ -3,6 +3,7 @@
 //!
 //! Grouped by what the caller does next; each group's doc says it.
 
+use replica::RequestError;
 use std::borrow::Cow;
 use std::fmt;
 use store::reply::StoreError;
@@ -181,6 +182,20 @@ impl From<StoreError> for ProtocolError {
                 Code::FailedPrecondition,
                 "quorate: another data directory is known under this member id",
             ),
+        }
+    }
+}
+
+impl From<RequestError> for ProtocolError {
+    fn from(error: RequestError) -> ProtocolError {
+        match error {
+            RequestError::Refused(error) => error.into(),
+            RequestError::Overloaded => TOO_MANY_REQUESTS,
+            RequestError::NoSpace => NO_SPACE,
+            RequestError::TimedOut => TIMEOUT,
+            // Its outcome is unknown to the client, as if the connection had been lost.
+            RequestError::OutcomeUnknown => TIMEOUT_CONNECTION_LOST,
+            RequestError::Stopping => STOPPED,
         }
     }
 }

@@ -257,7 +257,7 @@ fn translate_compare(compare: pb::Compare) -> Result<Compare, ProtocolError> {
         Ok(wire::CompareResult::NotEqual) => CompareResult::NotEqual,
         Err(_) => return Err(unknown_comparison("result", compare.result)),
     };
-    // An operand that is absent, or of another target, counts as zero: JSON clients leave zeros out.
+    // An operand that is absent, or another target's, counts as zero: JSON leaves zeros out.
     let operand = compare.target_union;
     let target = match wire::CompareTarget::try_from(compare.target) {
         Ok(wire::CompareTarget::Version) => CompareTarget::Version(match operand {

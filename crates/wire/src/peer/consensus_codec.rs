@@ -63,8 +63,7 @@ pub(super) fn put_body(out: &mut BytesMut, message: &Body) {
             put_position(out, *last);
         }
         Body::PreVoteReply { granted } => {
-            out.put_u8(body::PRE_VOTE_REPLY);
-            out.put_u8(u8::from(*granted));
+            out.put_slice(&[body::PRE_VOTE_REPLY, u8::from(*granted)]);
         }
         Body::Vote { last, transfer } => {
             out.put_u8(body::VOTE);
@@ -72,8 +71,7 @@ pub(super) fn put_body(out: &mut BytesMut, message: &Body) {
             out.put_u8(u8::from(*transfer));
         }
         Body::VoteReply { granted } => {
-            out.put_u8(body::VOTE_REPLY);
-            out.put_u8(u8::from(*granted));
+            out.put_slice(&[body::VOTE_REPLY, u8::from(*granted)]);
         }
         Body::Append { previous, entries, committed } => {
             out.put_u8(body::APPEND);
@@ -92,9 +90,7 @@ pub(super) fn put_body(out: &mut BytesMut, message: &Body) {
         }
         Body::Heartbeat { round, committed, lease } => {
             out.put_u8(body::HEARTBEAT);
-            out.put_u64(*round);
-            out.put_u64(*committed);
-            out.put_u64(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX));
+            [*round, *committed, nanos(*lease)].iter().for_each(|number| out.put_u64(*number));
         }
         Body::HeartbeatReply { round } => {
             out.put_u8(body::HEARTBEAT_REPLY);
@@ -176,6 +172,10 @@ pub(super) fn get_body(input: &mut Cursor) -> Result<Body, DecodeError> {
         },
         tag => return Err(DecodeError::UnknownTag { field, tag }),
     })
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn put_position(out: &mut BytesMut, position: LogPosition) {
