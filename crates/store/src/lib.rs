@@ -21,6 +21,7 @@ mod reader;
 pub mod reply;
 mod snapshot;
 mod state_machine;
+mod state_watch;
 mod txn;
 mod versioned_value;
 
@@ -33,4 +34,5 @@ pub use mem_engine::MemEngine;
 pub use reader::{History, KeyspaceHash, Previous, Reader};
 pub use snapshot::{SnapshotChunk, SnapshotReader, SnapshotRefusal, SnapshotWrite};
 pub use state_machine::{Applied, Content, MachineKind, StateMachine, ToApply};
+pub use state_watch::{NO_WATCH, StreamId, WatchHub, WatchRequest, WatchResponse, WatchStats};
 pub use versioned_value::range_read::{RangeChunk, RangeCursor, RangeEnd, StreamError};

@@ -50,16 +50,22 @@ pub struct WatchLimits {
     /// Bytes of events after which a response that holds several revisions ends, and above which
     /// a response to a watcher that asked for fragments is split.
     pub response_bytes_max: usize,
+    /// Watchers of one stream.
+    pub stream_watchers_max: usize,
     /// Watchers that one pass over history serves.
     pub catch_up_watchers_max: usize,
+    /// Bytes of events that one pass over history reads before it ends with its revision.
+    pub catch_up_bytes_max: usize,
 }
 
 impl Default for WatchLimits {
     fn default() -> WatchLimits {
         WatchLimits {
-            stream_bytes_max: 4 * 1024 * 1024,
-            response_bytes_max: 1024 * 1024,
+            stream_bytes_max: 1024 * 1024,
+            response_bytes_max: 512 * 1024,
+            stream_watchers_max: 1 << 17,
             catch_up_watchers_max: 512,
+            catch_up_bytes_max: 4 * 1024 * 1024,
         }
     }
 }

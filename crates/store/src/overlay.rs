@@ -180,7 +180,10 @@ mod tests {
     proptest! {
         #[test]
         fn reading_the_overlay_equals_reading_after_the_write(
-            first in changes(), kept in changes(), undone in changes(), from in 0..9u8, to in 0..9u8,
+            first in changes(),
+            kept in changes(),
+            undone in changes(),
+            (from, to) in (0..9u8, 0..9u8),
         ) {
             let engine = MemEngine::new();
             engine.write(batch(&first)).unwrap();

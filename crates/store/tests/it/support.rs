@@ -7,7 +7,7 @@ use store::command::{Command, DeleteRange, Envelope, Put, SessionId};
 use store::range::{KeyRange, KeyValue, Range, Revision};
 use store::reply::{Outcome, RangeReply, StoreError};
 use store::{
-    Applied, Content, Engine, MachineKind, MemEngine, RevisionEvents, SnapshotWrite, StateMachine,
+    Applied, Content, MachineKind, MemEngine, RevisionEvents, SnapshotWrite, StateMachine,
     StoreLimits, ToApply,
 };
 
@@ -127,6 +127,11 @@ impl Group {
         }
     }
 
+    /// Goes on numbering requests where the other member's log does.
+    pub(crate) fn follow(&mut self, other: &Group) {
+        self.sequence = other.sequence;
+    }
+
     /// Takes over another member's state.
     pub(crate) fn install(&mut self, from: &Group) -> SnapshotWrite {
         let chunks = from.snapshot();
@@ -176,8 +181,4 @@ pub(crate) fn span(start: &str, end: &str) -> KeyRange {
 
 pub(crate) fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
-}
-
-pub(crate) fn as_engine(engine: &MemEngine) -> Arc<dyn Engine> {
-    Arc::new(engine.clone())
 }
