@@ -8,6 +8,7 @@ mod config;
 mod correlation_identifier;
 mod data_directory;
 mod free_space;
+pub mod etcd;
 mod handle;
 mod log_disk;
 mod log_structured_merge_tree;

@@ -1,0 +1,28 @@
+//! Generates the etcd services from the protocol files that `wire` keeps; the messages are
+//! `wire`'s. No `protoc` is needed.
+
+use std::error::Error;
+
+/// Where the protocol is written down.
+const PROTO: &str = "../wire/proto";
+
+/// Packages whose messages `wire` has generated, and where.
+const PACKAGES: [(&str, &str); 4] = [
+    (".authpb", "::wire::proto::authpb"),
+    (".etcdserverpb", "::wire::proto::etcdserverpb"),
+    (".mvccpb", "::wire::proto::mvccpb"),
+    (".grpc.health.v1", "::wire::proto::health"),
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={PROTO}");
+    let descriptors = protox::compile(["rpc.proto", "health.proto"], [PROTO])?;
+    let builder = tonic_prost_build::configure()
+        // Clients are for this crate's own tests.
+        .client_mod_attribute(".", "#[cfg(test)]");
+    PACKAGES
+        .into_iter()
+        .fold(builder, |builder, (package, path)| builder.extern_path(package, path))
+        .compile_fds(descriptors)?;
+    Ok(())
+}

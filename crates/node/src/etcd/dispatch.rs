@@ -1,0 +1,174 @@
+//! Which call goes where: gRPC by its path, everything else to the HTTP endpoints.
+//!
+//! What every call has in common is checked here, once: whether its caller insists on a leader,
+//! and what etcd answers to metadata and messages that cannot be.
+
+use super::call_meters::{CallMeters, Method};
+use super::cluster_service::ClusterService;
+use super::health_service::HealthService;
+use super::http_endpoints;
+use super::keyspace_service::KeyspaceService;
+use super::maintenance_service::MaintenanceService;
+use super::refusal;
+use super::services::etcdserverpb::cluster_server::ClusterServer;
+use super::services::etcdserverpb::kv_server::KvServer;
+use super::services::etcdserverpb::maintenance_server::MaintenanceServer;
+use super::services::etcdserverpb::watch_server::WatchServer;
+use super::services::health::health_server::HealthServer;
+use super::watch_service::WatchService;
+use crate::NodeHandle;
+use axum::Router;
+use clocks::GroupId;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tonic::body::Body as ReplyBody;
+use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::codegen::{Body, BoxFuture, Bytes, Service, StdError};
+use tonic::{Code, Status};
+use wire::etcd::errors::{INVALID_CLIENT_API_VERSION, NO_LEADER};
+use wire::etcd::limits::MESSAGE_BYTES_MAX;
+
+type Reply = Response<ReplyBody>;
+
+/// Routes the calls of one runtime's connections; clones share the services.
+#[derive(Clone)]
+pub(super) struct Dispatch {
+    handle: NodeHandle,
+    meters: Arc<CallMeters>,
+    keyspace: KvServer<KeyspaceService>,
+    watch: WatchServer<WatchService>,
+    cluster: ClusterServer<ClusterService>,
+    maintenance: MaintenanceServer<MaintenanceService>,
+    health: HealthServer<HealthService>,
+    http: Router,
+}
+
+impl Dispatch {
+    pub(super) fn new(handle: NodeHandle, meters: Arc<CallMeters>) -> Dispatch {
+        Dispatch {
+            keyspace: KvServer::new(KeyspaceService::new(handle.clone()))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            watch: WatchServer::new(WatchService::new(handle.clone()))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            cluster: ClusterServer::new(ClusterService::new(handle.clone())),
+            maintenance: MaintenanceServer::new(MaintenanceService::new(handle.clone())),
+            health: HealthServer::new(HealthService::new(handle.clone())),
+            http: http_endpoints::router(handle.clone(), Arc::clone(&meters)),
+            handle,
+            meters,
+        }
+    }
+
+    /// Refuses what no service should see.
+    fn check(&self, headers: &HeaderMap) -> Result<(), Status> {
+        let version = headers.get("client-api-version").map(|value| value.as_bytes());
+        if version.is_some_and(|version| str::from_utf8(version).is_err()) {
+            return Err(refusal::status(INVALID_CLIENT_API_VERSION));
+        }
+        if requires_leader(headers) && self.handle.leader(GroupId::KEYSPACE).is_none() {
+            return Err(refusal::status(NO_LEADER));
+        }
+        Ok(())
+    }
+
+    fn call_grpc<B>(&mut self, request: Request<B>) -> BoxFuture<Reply, Infallible>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send,
+    {
+        let path = request.uri().path();
+        let (service, method) =
+            path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or((path, ""));
+        match service {
+            "etcdserverpb.KV" => self.keyspace.call(request),
+            "etcdserverpb.Watch" => self.watch.call(request),
+            "etcdserverpb.Cluster" => self.cluster.call(request),
+            "etcdserverpb.Maintenance" => self.maintenance.call(request),
+            "grpc.health.v1.Health" => self.health.call(request),
+            "etcdserverpb.Lease"
+            | "etcdserverpb.Auth"
+            | "v3lockpb.Lock"
+            | "v3electionpb.Election" => refuse(refusal::unimplemented(method)),
+            service => refuse(Status::unimplemented(format!("unknown service {service}"))),
+        }
+    }
+}
+
+/// Whether the caller wants no answer from a member without a leader.
+pub(super) fn requires_leader(headers: &HeaderMap) -> bool {
+    headers.get("hasleader").is_some_and(|value| value == "true")
+}
+
+impl<B> Service<Request<B>> for Dispatch
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError> + Send,
+{
+    type Response = Reply;
+    type Error = Infallible;
+    type Future = BoxFuture<Reply, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if !is_grpc(request.headers()) {
+            let reply = self.http.call(request);
+            return Box::pin(async move { Ok(reply.await?.map(ReplyBody::new)) });
+        }
+        let method = Method::at(request.uri().path());
+        if let Some(method) = method {
+            self.meters.started(method);
+        }
+        let reply = match self.check(request.headers()) {
+            Ok(()) => self.call_grpc(request),
+            Err(status) => refuse(status),
+        };
+        let meters = Arc::clone(&self.meters);
+        Box::pin(async move {
+            let reply = in_etcds_words(reply.await?);
+            if let Some(method) = method {
+                meters.handled(method, early_code(reply.headers()));
+            }
+            Ok(reply)
+        })
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get("content-type")
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn refuse(status: Status) -> BoxFuture<Reply, Infallible> {
+    Box::pin(async move { Ok(status.into_http()) })
+}
+
+/// The code of a call that was refused before its first message; anything else began well.
+fn early_code(headers: &HeaderMap) -> Code {
+    headers.get("grpc-status").map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()))
+}
+
+/// A message above the bound is refused before it is decoded, with a code and a text that etcd's
+/// clients do not know; they know these.
+fn in_etcds_words(reply: Reply) -> Reply {
+    let headers = reply.headers();
+    if early_code(headers) != Code::OutOfRange {
+        return reply;
+    }
+    let Some(status) = Status::from_header_map(headers) else { return reply };
+    let length = status
+        .message()
+        .strip_prefix("Error, decoded message length too large: found ")
+        .and_then(|rest| rest.split_once(' '));
+    match length {
+        Some((length, _)) => Status::resource_exhausted(format!(
+            "grpc: received message larger than max ({length} vs. {MESSAGE_BYTES_MAX})"
+        ))
+        .into_http(),
+        None => reply,
+    }
+}

@@ -1,0 +1,51 @@
+//! Every bound of the etcd front end, and how they relate. Those of single requests are in
+//! `wire::etcd::limits`.
+
+use std::time::Duration;
+
+/// Calls of one connection at once (etcd sets no bound; ours is out of any client's sight).
+pub(super) const STREAMS_PER_CONNECTION: u32 = 100_000;
+
+/// Streams that a client may reset before we have seen them; unary calls given up under load.
+pub(super) const PENDING_RESETS: usize = 1024;
+
+/// What a client may send on one call before we take it.
+pub(super) const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// What a client may send on all calls of a connection before we take it.
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// What we hold of one call's replies when the client does not read.
+pub(super) const SEND_BUFFER_BYTES: usize = 512 * 1024;
+
+/// Largest HTTP/2 frame; fewer frames for large values than with the 16 KiB of the standard.
+pub(super) const HTTP2_FRAME_BYTES: u32 = 64 * 1024;
+
+/// A silent connection is asked for a sign of life this often …
+pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
+/// … and closed if none comes in this time.
+pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long an HTTP/1.1 client may take to send a request's head.
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long calls under way may go on once the node stops.
+pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
+
+/// Pause after an accept failed, as when file descriptors are short.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The part of a request's time that does not depend on elections (etcd's `ReqTimeout`).
+pub(super) const REQUEST_TIME_BASE: Duration = Duration::from_secs(5);
+
+/// Ranges that return at most this many pairs are read where the call runs.
+pub(super) const INLINE_PAIRS: i64 = 128;
+
+/// Larger ranges are read beside it, at most so many at once per runtime (bulkhead).
+pub(super) const LARGE_READS: usize = 4;
+
+/// Elections in a row without a leader after which streams that require one end (as in etcd).
+pub(super) const LEADERLESS_TICKS: u32 = 3;
+
+const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+const _: () = assert!(wire::etcd::limits::MESSAGE_BYTES_MAX <= STREAM_WINDOW_BYTES as usize);

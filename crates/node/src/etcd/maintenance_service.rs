@@ -1,0 +1,173 @@
+//! The Maintenance service: status, alarms and hashes of this member. What changes it is not built
+//! yet; defragmentation never will be needed.
+
+use super::deadline::Deadline;
+use super::refusal;
+use super::services::etcdserverpb::maintenance_server::Maintenance;
+use crate::NodeHandle;
+use clocks::GroupId;
+use replica::NodeStatus;
+use std::sync::Arc;
+use store::{KeyspaceHash, Reader};
+use tokio_stream::Empty;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+use wire::etcd::keyspace_reply::Answerer;
+use wire::etcd::{SERVED_CLUSTER_VERSION, SERVED_VERSION, errors, pb};
+
+/// Serves the Maintenance calls.
+pub(super) struct MaintenanceService {
+    handle: NodeHandle,
+}
+
+impl MaintenanceService {
+    pub(super) fn new(handle: NodeHandle) -> MaintenanceService {
+        MaintenanceService { handle }
+    }
+
+    fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
+        let handle = &self.handle;
+        let answerer = Answerer { cluster_id: handle.cluster_id(), member: handle.member_id() };
+        Some(answerer.header(revision, handle.term(GroupId::KEYSPACE)))
+    }
+
+    fn revision(&self) -> Result<i64, Status> {
+        let reader = Reader::open(self.handle.engine(), GroupId::KEYSPACE);
+        Ok(reader.map_err(|failure| refusal::failed_read(&failure))?.revision())
+    }
+
+    async fn node_status(&self, metadata: &MetadataMap) -> Result<NodeStatus, Status> {
+        let deadline = Deadline::of(metadata, &self.handle);
+        let status = self.handle.status(deadline.timeout).await;
+        status.map_err(|error| refusal::status(deadline.explain(error)))
+    }
+
+    /// Hashes walk the whole keyspace, so they run beside the calls.
+    async fn hash(&self, revision: i64) -> Result<KeyspaceHash, Status> {
+        let engine = Arc::clone(self.handle.engine());
+        let read = move || Reader::open(&engine, GroupId::KEYSPACE)?.hash_kv(revision);
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| Status::internal(format!("quorate: a read died: {error}")))?
+            .map_err(|failure| refusal::failed_read(&failure))?
+            .map_err(|error| refusal::status(error.into()))
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        let status = self.node_status(request.metadata()).await?;
+        let handle = &self.handle;
+        let leader = handle.leader(GroupId::KEYSPACE);
+        let mut errors = Vec::new();
+        if leader.is_none() {
+            errors.push(errors::NO_LEADER.to_string());
+        }
+        errors.extend(alarms(&status).iter().map(described));
+        let keyspace = status.groups.iter().find(|group| group.group == GroupId::KEYSPACE);
+        let size = i64::try_from(handle.engine_bytes() + status.log_bytes).unwrap_or(i64::MAX);
+        Ok(Response::new(pb::StatusResponse {
+            header: self.header(self.revision()?),
+            version: SERVED_VERSION.to_owned(),
+            db_size: size,
+            leader: leader.map_or(0, |leader| leader.0),
+            raft_index: keyspace.map_or(0, |group| group.committed),
+            raft_term: handle.term(GroupId::KEYSPACE).0,
+            raft_applied_index: keyspace.map_or(0, |group| group.applied),
+            errors,
+            db_size_in_use: size,
+            is_learner: false,
+            storage_version: SERVED_CLUSTER_VERSION.to_owned(),
+            db_size_quota: 0,
+            downgrade_info: Some(pb::DowngradeInfo::default()),
+        }))
+    }
+
+    /// Alarms come and go by themselves here: they can be listed, not set.
+    async fn alarm(
+        &self,
+        request: Request<pb::AlarmRequest>,
+    ) -> Result<Response<pb::AlarmResponse>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        if message.action != pb::alarm_request::AlarmAction::Get as i32 {
+            return Err(Status::unimplemented(
+                "quorate: alarms end by themselves when their cause does; they cannot be set",
+            ));
+        }
+        let status = self.node_status(&metadata).await?;
+        let wanted = |alarm: &pb::AlarmMember| {
+            (message.alarm == pb::AlarmType::None as i32 || message.alarm == alarm.alarm)
+                && (message.member_id == 0 || message.member_id == alarm.member_id)
+        };
+        let alarms = alarms(&status).into_iter().filter(wanted).collect();
+        Ok(Response::new(pb::AlarmResponse { header: self.header(self.revision()?), alarms }))
+    }
+
+    async fn hash(
+        &self,
+        _: Request<pb::HashRequest>,
+    ) -> Result<Response<pb::HashResponse>, Status> {
+        let hash = self.hash(0).await?;
+        let header = self.header(hash.revision);
+        Ok(Response::new(pb::HashResponse { header, hash: hash.hash }))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let hash = self.hash(request.get_ref().revision).await?;
+        Ok(Response::new(pb::HashKvResponse {
+            header: self.header(self.revision()?),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.revision,
+        }))
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        Err(Status::unimplemented("quorate: storage needs no defragmentation"))
+    }
+
+    type SnapshotStream = Empty<Result<pb::SnapshotResponse, Status>>;
+
+    async fn snapshot(
+        &self,
+        _: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(refusal::unimplemented("Snapshot"))
+    }
+
+    async fn move_leader(
+        &self,
+        _: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        Err(refusal::unimplemented("MoveLeader"))
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        Err(refusal::unimplemented("Downgrade"))
+    }
+}
+
+/// Members short of disk space, in etcd's words.
+pub(super) fn alarms(status: &NodeStatus) -> Vec<pb::AlarmMember> {
+    let alarm = pb::AlarmType::Nospace as i32;
+    status.short_of_space.iter().map(|id| pb::AlarmMember { member_id: id.0, alarm }).collect()
+}
+
+/// As etcd prints an alarm among a status's errors.
+fn described(alarm: &pb::AlarmMember) -> String {
+    let kind = pb::AlarmType::try_from(alarm.alarm).map_or("UNKNOWN", |kind| kind.as_str_name());
+    format!("memberID:{} alarm:{kind} ", alarm.member_id)
+}

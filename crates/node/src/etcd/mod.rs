@@ -1,0 +1,29 @@
+//! The etcd face: stock etcd clients talk to one port, over gRPC and plain HTTP/1.1.
+//!
+//! ```text
+//! listener ─▶ front_end ─▶ dispatch ─┬─▶ keyspace, watch, cluster, maintenance, health services
+//! (one per runtime)                  └─▶ http_endpoints: /version /health /livez /readyz /metrics
+//! ```
+//! Everything here is shared-nothing between runtimes: a connection lives and dies on the one that
+//! accepted it. What is served, and what is not, stands in docs/etcd.md. Not here: validation,
+//! translation and error texts (`wire::etcd`), what a command means (`store`).
+
+mod call_meters;
+mod cluster_service;
+mod deadline;
+mod dispatch;
+mod front_end;
+mod health_service;
+mod http_endpoints;
+mod keyspace_service;
+mod limits;
+mod maintenance_service;
+mod probe;
+mod refusal;
+mod services;
+mod watch_service;
+
+#[cfg(test)]
+mod tests;
+
+pub use front_end::EtcdFrontEnd;

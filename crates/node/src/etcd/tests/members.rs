@@ -1,0 +1,113 @@
+//! Cluster, Maintenance and Health over the wire.
+
+use super::fake_core::{FakeCore, MEMBER, TERM, block_on};
+use crate::etcd::services::etcdserverpb::cluster_client::ClusterClient;
+use crate::etcd::services::etcdserverpb::kv_client::KvClient;
+use crate::etcd::services::etcdserverpb::maintenance_client::MaintenanceClient;
+use crate::etcd::services::health::health_client::HealthClient;
+use bytes::Bytes;
+use tonic::Code;
+use wire::etcd::pb;
+use wire::proto::health::HealthCheckRequest;
+use wire::proto::health::health_check_response::ServingStatus;
+
+#[test]
+fn the_member_list_says_where_members_are() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut client = ClusterClient::new(core.channel().await);
+        let request = pb::MemberListRequest { linearizable: true };
+        let reply = client.member_list(request).await.unwrap().into_inner();
+        let member = &reply.members[0];
+        assert_eq!((member.id, member.name.as_str()), (MEMBER.0, "n1"));
+        assert_eq!(member.peer_ur_ls, ["http://127.0.0.1:2380"]);
+        assert_eq!(member.client_ur_ls, ["http://127.0.0.1:2379"]);
+        let refused = client.member_add(pb::MemberAddRequest::default()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented);
+    });
+}
+
+#[test]
+fn the_status_has_a_version_that_clients_parse_and_names_the_leader() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut client = MaintenanceClient::new(core.channel().await);
+        let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner();
+        let parts: Vec<u32> = status.version.split('.').map(|part| part.parse().unwrap()).collect();
+        assert_eq!(parts[..2], [3, 6]);
+        assert_eq!(parts.len(), 3);
+        assert_eq!((status.leader, status.raft_term), (MEMBER.0, TERM.0));
+        assert!(status.raft_applied_index > 0 && status.db_size > 0);
+        assert!(status.errors.is_empty(), "{:?}", status.errors);
+
+        core.set_leader(None);
+        core.feel(|mood| mood.short_of_space = vec![MEMBER]);
+        let status = client.status(pb::StatusRequest {}).await.unwrap().into_inner();
+        assert_eq!(status.leader, 0);
+        assert_eq!(status.errors, ["etcdserver: no leader", "memberID:161 alarm:NOSPACE "]);
+    });
+}
+
+#[test]
+fn alarms_can_be_listed_as_etcdctl_endpoint_health_does() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut client = MaintenanceClient::new(core.channel().await);
+        let list = client.alarm(pb::AlarmRequest::default()).await.unwrap().into_inner();
+        assert!(list.alarms.is_empty());
+        core.feel(|mood| mood.short_of_space = vec![MEMBER]);
+        let list = client.alarm(pb::AlarmRequest::default()).await.unwrap().into_inner();
+        assert_eq!(list.alarms[0].member_id, MEMBER.0);
+        assert_eq!(list.alarms[0].alarm, pb::AlarmType::Nospace as i32);
+        let disarm = pb::AlarmRequest {
+            action: pb::alarm_request::AlarmAction::Deactivate as i32,
+            ..Default::default()
+        };
+        assert_eq!(client.alarm(disarm).await.unwrap_err().code(), Code::Unimplemented);
+    });
+}
+
+#[test]
+fn hashes_are_of_a_revision() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut keyspace = KvClient::new(core.channel().await);
+        let mut client = MaintenanceClient::new(core.channel().await);
+        let put = |value: &'static str| pb::PutRequest {
+            key: Bytes::from("k"),
+            value: Bytes::from(value),
+            ..Default::default()
+        };
+        keyspace.put(put("1")).await.unwrap();
+        let hash_at = |revision| pb::HashKvRequest { revision };
+        let first = client.hash_kv(hash_at(0)).await.unwrap().into_inner();
+        assert_eq!((first.hash_revision, first.header.unwrap().revision), (2, 2));
+        keyspace.put(put("2")).await.unwrap();
+        let then = client.hash_kv(hash_at(2)).await.unwrap().into_inner();
+        assert_eq!((then.hash, then.hash_revision), (first.hash, 2));
+        let now = client.hash(pb::HashRequest {}).await.unwrap().into_inner();
+        assert_ne!(now.hash, first.hash);
+        let refused = client.hash_kv(hash_at(9)).await.unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: mvcc: required revision is a future revision");
+    });
+}
+
+#[test]
+fn grpc_health_is_served_and_turns_when_the_node_stops() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut client = HealthClient::new(core.channel().await);
+        let about = |service: &str| HealthCheckRequest { service: service.into() };
+        let reply = client.check(about("")).await.unwrap().into_inner();
+        assert_eq!(reply.status, ServingStatus::Serving as i32);
+        let refused = client.check(about("nobody")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound);
+
+        let mut changes = client.watch(about("etcdserverpb.KV")).await.unwrap().into_inner();
+        let first = changes.message().await.unwrap().unwrap();
+        assert_eq!(first.status, ServingStatus::Serving as i32);
+        core.handle.shared.stopping.send_replace(true);
+        let last = changes.message().await.unwrap().unwrap();
+        assert_eq!(last.status, ServingStatus::NotServing as i32);
+    });
+}

@@ -1,0 +1,8 @@
+//! The front end over loopback: generated clients against the services and a core that applies at
+//! once.
+
+mod fake_core;
+mod http;
+mod keyspace;
+mod members;
+mod transport;
