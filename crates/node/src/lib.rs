@@ -13,6 +13,7 @@ mod handle;
 mod log_disk;
 mod log_structured_merge_tree;
 mod meters;
+mod peers;
 mod update_queue;
 
 pub use boot_clock::{monotonic_now, wall_now};

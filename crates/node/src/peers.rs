@@ -1,0 +1,351 @@
+//! Single-Socket Channel, the sockets: one TCP connection with every other member, on one thread.
+//!
+//! Of two members the one with the smaller id dials. Invariants: at most one connection per pair
+//! is in use, and the log machine hears of its end before it hears of the next one's begin; what
+//! is queued, in either direction, is bounded in bytes; a heartbeat never waits behind a snapshot.
+//! Not here: frames and handshake (`wire::peer`), what messages mean (`replica`).
+
+mod connection;
+mod handshake;
+mod outgoing_queue;
+#[cfg(test)]
+mod tests;
+
+use crate::LogInput;
+use crate::meters::{Meters, PeerMeters};
+use crate::update_queue::UpdateQueue;
+use clocks::NodeId;
+use connection::Connection;
+use handshake::HandshakeError;
+use outgoing_queue::OutgoingQueue;
+use replica::PeerMessage;
+use socket2::{SockRef, TcpKeepalive};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Error;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// Shortest and longest pause between two calls; half of it is random.
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Callers that have not introduced themselves yet.
+const STRANGERS_MAX: usize = 64;
+/// Bytes that the kernel holds unsent: what is queued beyond it can still be overtaken.
+const UNSENT_BYTES: u32 = 256 << 10;
+/// An idle connection is probed after this time, three times in this interval.
+const PROBE_AFTER: Duration = Duration::from_secs(3);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the consistent core, or the initial cluster, knows of other members.
+pub(crate) trait MemberDirectory: Send + Sync {
+    /// Where the member's peers reach it (`host:port`).
+    fn address(&self, member: NodeId) -> Option<String>;
+    /// Identity of its data directory; 0 if unknown.
+    fn directory_id(&self, member: NodeId) -> u128;
+    /// What the cluster has raised the feature level to.
+    fn feature_level(&self) -> u32;
+}
+
+/// What this member says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalPeer {
+    pub(crate) cluster: u64,
+    pub(crate) id: NodeId,
+    pub(crate) directory_id: u128,
+    pub(crate) feature_level: u32,
+    /// Unacknowledged bytes end a connection after this time.
+    pub(crate) user_timeout: Duration,
+}
+
+/// The other members, as the log thread sees them; clones share them.
+#[derive(Clone)]
+pub(crate) struct PeerNetwork {
+    shared: Arc<Network>,
+}
+
+struct Network {
+    local: LocalPeer,
+    directory: Box<dyn MemberDirectory>,
+    log: UpdateQueue<LogInput>,
+    meters: Arc<Meters>,
+    peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
+    wanted: watch::Sender<BTreeSet<NodeId>>,
+    /// Called with a plain sentence when the node must stop.
+    on_fatal: Box<dyn Fn(String) + Send + Sync>,
+}
+
+struct Peer {
+    id: NodeId,
+    outgoing: OutgoingQueue,
+    meters: Arc<PeerMeters>,
+    /// Moves on when a newer connection wants to take over.
+    newest: watch::Sender<u64>,
+    /// Held by the connection in use.
+    in_use: tokio::sync::Mutex<()>,
+    /// The last complaint, so that one that repeats is told once.
+    complaint: Mutex<String>,
+}
+
+impl PeerNetwork {
+    pub(crate) fn new(
+        local: LocalPeer,
+        directory: Box<dyn MemberDirectory>,
+        log: UpdateQueue<LogInput>,
+        meters: Arc<Meters>,
+        on_fatal: Box<dyn Fn(String) + Send + Sync>,
+    ) -> PeerNetwork {
+        let (peers, wanted) = (Mutex::default(), watch::Sender::default());
+        let shared = Network { local, directory, log, meters, peers, wanted, on_fatal };
+        PeerNetwork { shared: Arc::new(shared) }
+    }
+
+    /// Queues a message; dropped if the peer is not connected or its queue is full.
+    pub(crate) fn send(&self, to: NodeId, message: PeerMessage) {
+        let peer = self.shared.peers().get(&to).map(Arc::clone);
+        match peer {
+            Some(peer) if peer.outgoing.push(message) => {}
+            Some(peer) => peer.meters.dropped.increment(),
+            None => {}
+        }
+    }
+
+    /// Connects to exactly these members (itself left out) from now on.
+    pub(crate) fn connect_to(&self, members: impl IntoIterator<Item = NodeId>) {
+        let own = self.shared.local.id;
+        let members: BTreeSet<NodeId> = members.into_iter().filter(|id| *id != own).collect();
+        let mut peers = self.shared.peers();
+        peers.retain(|id, peer| {
+            let stays = members.contains(id);
+            if !stays {
+                peer.end_connection();
+            }
+            stays
+        });
+        for id in &members {
+            peers.entry(*id).or_insert_with(|| {
+                let meters = self.shared.meters.peer(&id.to_string());
+                Arc::new(Peer::new(*id, meters))
+            });
+        }
+        drop(peers);
+        self.shared.wanted.send_replace(members);
+    }
+
+    /// Serves until `stopping` turns true.
+    pub(crate) async fn run(self, listener: TcpListener, mut stopping: watch::Receiver<bool>) {
+        let network = self.shared;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(Arc::clone(&network), listener));
+        let mut wanted = network.wanted.subscribe();
+        let mut dialed = BTreeSet::new();
+        loop {
+            let members = wanted.borrow_and_update().clone();
+            dialed.retain(|id| members.contains(id));
+            for id in members.into_iter().filter(|id| *id > network.local.id) {
+                if dialed.insert(id) {
+                    tasks.spawn(dial(Arc::clone(&network), id));
+                }
+            }
+            tokio::select! {
+                // The sender lives in `network`.
+                _ = wanted.changed() => {}
+                _ = stopping.wait_for(|stopping| *stopping) => break,
+            }
+        }
+        // Dropping the tasks closes their connections.
+        tasks.shutdown().await;
+    }
+}
+
+impl Network {
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn peer(&self, id: NodeId) -> Option<Arc<Peer>> {
+        self.peers().get(&id).map(Arc::clone)
+    }
+}
+
+impl Peer {
+    fn new(id: NodeId, meters: Arc<PeerMeters>) -> Peer {
+        Peer {
+            id,
+            outgoing: OutgoingQueue::default(),
+            meters,
+            newest: watch::Sender::default(),
+            in_use: tokio::sync::Mutex::default(),
+            complaint: Mutex::default(),
+        }
+    }
+
+    /// Runs a connection that has been introduced, in place of the one in use, to its end.
+    async fn run(self: &Arc<Peer>, network: &Arc<Network>, connection: Connection) {
+        let mut newest = self.newest.subscribe();
+        let own = self.end_connection();
+        let superseded = async {
+            // The sender lives in `self`.
+            let _ = newest.wait_for(|number| *number != own).await;
+        };
+        tokio::pin!(superseded);
+        let in_use = tokio::select! {
+            in_use = self.in_use.lock() => in_use,
+            () = &mut superseded => return,
+        };
+        self.complain("");
+        self.meters.connections.increment();
+        let announced = connection::Announced::new(self, &network.log);
+        let end = tokio::select! {
+            end = connection.run(self, network) => end,
+            () = &mut superseded => "another took its place, or the member left".to_owned(),
+        };
+        drop(announced);
+        drop(in_use);
+        tracing::info!(peer = %self.id, "the connection ended: {end}");
+    }
+
+    /// Ends the connection in use, for one that comes or because it is wanted no more.
+    fn end_connection(&self) -> u64 {
+        let mut own = 0;
+        self.newest.send_modify(|number| {
+            *number += 1;
+            own = *number;
+        });
+        own
+    }
+
+    /// Logs a complaint that is not the last one again.
+    fn complain(&self, complaint: &str) {
+        let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last == complaint {
+            return;
+        }
+        complaint.clone_into(&mut last);
+        if !complaint.is_empty() {
+            tracing::warn!(peer = %self.id, "{complaint}");
+        }
+    }
+}
+
+/// Keeps calling one member for as long as it is wanted.
+async fn dial(network: Arc<Network>, id: NodeId) {
+    let mut backoff = Backoff::new(id.0 ^ network.local.id.0);
+    while let Some(peer) = network.peer(id) {
+        match call(&network, id).await {
+            Ok(connection) => {
+                backoff.reset();
+                peer.run(&network, connection).await;
+            }
+            Err(error) => report(&network, &peer, &error),
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+async fn call(network: &Arc<Network>, id: NodeId) -> Result<Connection, HandshakeError> {
+    let address = network
+        .directory
+        .address(id)
+        .ok_or_else(|| HandshakeError::Failed("its address is not known".to_owned()))?;
+    let calling = |error: &dyn std::fmt::Display| {
+        HandshakeError::Failed(format!("cannot connect to {address}: {error}"))
+    };
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&address));
+    let stream =
+        connecting.await.map_err(|error| calling(&error))?.map_err(|error| calling(&error))?;
+    configure(&stream, network.local.user_timeout).map_err(|error| calling(&error))?;
+    handshake::introduce(network, id, stream).await
+}
+
+async fn accept(network: Arc<Network>, listener: TcpListener) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    let mut tasks = JoinSet::new();
+    loop {
+        while tasks.try_join_next().is_some() {}
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Of the connection, or out of files: neither ends the listener.
+                tracing::warn!("cannot accept a peer's connection: {error}");
+                tokio::time::sleep(BACKOFF_MIN).await;
+                continue;
+            }
+        };
+        let Ok(stranger) = Arc::clone(&strangers).try_acquire_owned() else {
+            tracing::debug!(%from, "too many strangers on the peer port");
+            continue;
+        };
+        let network = Arc::clone(&network);
+        tasks.spawn(async move {
+            if let Err(error) = configure(&stream, network.local.user_timeout) {
+                tracing::debug!(%from, "{error}");
+                return;
+            }
+            let received = handshake::receive(&network, stream).await;
+            drop(stranger);
+            match received {
+                Ok((peer, connection)) => peer.run(&network, connection).await,
+                Err((peer, error)) => match peer.and_then(|id| network.peer(id)) {
+                    Some(peer) => report(&network, &peer, &error),
+                    None => {
+                        tracing::info!(%from, "a caller on the peer port was sent off: {error}")
+                    }
+                },
+            }
+        });
+    }
+}
+
+fn report(network: &Network, peer: &Peer, error: &HandshakeError) {
+    if let HandshakeError::OwnDirectoryRefused = error {
+        (network.on_fatal)(format!(
+            "member {} knows this member, {}, by another data directory: this one was emptied or \
+             replaced, and what it had promised is lost; remove the member and add it under a new \
+             name",
+            peer.id, network.local.id
+        ));
+    }
+    peer.complain(&error.to_string());
+}
+
+fn configure(stream: &TcpStream, user_timeout: Duration) -> Result<(), Error> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive =
+        TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL).with_retries(3);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(user_timeout))?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
+}
+
+/// Pauses that double up to a bound; a random half keeps callers apart.
+struct Backoff {
+    next: Duration,
+    random: u64,
+}
+
+impl Backoff {
+    fn new(seed: u64) -> Backoff {
+        let random = seed ^ crate::monotonic_now().0;
+        Backoff { next: BACKOFF_MIN, random: random.max(1) }
+    }
+
+    fn reset(&mut self) {
+        self.next = BACKOFF_MIN;
+    }
+
+    fn next(&mut self) -> Duration {
+        // Xorshift (Marsaglia 2003): only spreads callers.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let half = self.next / 2;
+        let nanos = u64::try_from(half.as_nanos()).expect("bounded by a second").max(1);
+        self.next = (self.next * 2).min(BACKOFF_MAX);
+        half + Duration::from_nanos(self.random % nanos)
+    }
+}
