@@ -201,6 +201,12 @@ impl NodeHandle {
         self.shared.engine.disk_bytes()
     }
 
+    /// The engine under every group's state.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.shared.engine
+    }
+
     /// The state of `group` as of now, to read from on this thread: serializable by itself,
     /// linearizable after a [`NodeHandle::read_barrier`]. It pins a snapshot of the engine.
     ///
