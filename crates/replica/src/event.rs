@@ -2,9 +2,9 @@
 //! that a host only routes; queues between the machines keep their order.
 //!
 //! ```text
-//!  front ends ──LogEvent::Request──▶ ┌────────────┐ ──ApplierEvent──▶ ┌─────────┐ ──events──▶ watch hub
-//!  peers ──────LogEvent::Peer──────▶ │ LogMachine │                   │ Applier │ ──Reply──▶ front ends
-//!  disk ───────LogEvent::Disk──────▶ └────────────┘ ◀────LogEvent──── └─────────┘
+//! front ends ─Request─▶ ┌────────────┐ ─ApplierEvent─▶ ┌─────────┐ ─▶ watch hub
+//! peers ─────Peer─────▶ │ LogMachine │                 │ Applier │ ─▶ front ends
+//! disk ──────Disk─────▶ └────────────┘ ◀───LogEvent─── └─────────┘
 //! ```
 
 use crate::{PeerMessage, Reply, Request, RequestError, RequestId};

@@ -218,8 +218,8 @@ fn open_log(config: &CoreConfig, disk: &mut dyn Disk) -> Result<(Wal, Recovered)
     match Wal::recover(config.wal.clone(), disk) {
         Err(corrupt @ WalError::Corrupt { .. }) if config.initial_voters.len() == 1 => {
             Err(format!(
-                "{corrupt}; this member is the only voter, so that nobody holds what was lost: restore \
-             its data directory from a copy"
+                "{corrupt}; this member is the only voter, so nobody else holds what was lost: \
+             restore its data directory from a copy"
             ))
         }
         Err(WalError::Corrupt { .. }) => {

@@ -152,7 +152,10 @@ impl Cluster {
     pub(crate) fn settle(&mut self) {
         loop {
             let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
-            let busy = ids.into_iter().fold(false, |busy, id| self.step(id) || busy);
+            let mut busy = false;
+            for id in ids {
+                busy |= self.step(id);
+            }
             let arrived = std::mem::take(&mut self.network);
             if !busy && arrived.is_empty() {
                 return;

@@ -5,11 +5,10 @@
 use crate::cluster::{Cluster, TestNode};
 use bytes::Bytes;
 use clocks::NodeId;
-use goldenscript::{Command, Context, Runner};
+use goldenscript::{ArgumentConsumer, Command, Context, Runner};
 use replica::{Ask, LogEvent, ReplicaLimits, Reply, RequestError, RequestId};
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fmt::Write;
 use store::command::Put;
 use store::reply::Outcome;
 
@@ -34,135 +33,155 @@ impl Story {
     }
 }
 
+type Told = Result<String, Box<dyn Error>>;
+
+/// The arguments of one line.
+struct Args<'a>(ArgumentConsumer<'a>);
+
+impl Args<'_> {
+    fn word(&mut self) -> Result<String, Box<dyn Error>> {
+        Ok(self.0.next_pos().ok_or("an argument is missing")?.to_owned())
+    }
+
+    fn number(&mut self) -> Result<u64, Box<dyn Error>> {
+        Ok(self.word()?.parse()?)
+    }
+
+    fn member(&mut self) -> Result<NodeId, Box<dyn Error>> {
+        let word = self.word()?;
+        Ok(NodeId(word.strip_prefix('n').ok_or("members are called n1, n2, ...")?.parse()?))
+    }
+}
+
 impl Runner for Story {
     type Command = Command;
 
-    fn run(&mut self, command: &Command, _: &Context) -> Result<String, Box<dyn Error>> {
-        let mut args = command.consume_args();
-        let mut output = String::new();
-        let mut number = |name: &str| -> Result<u64, Box<dyn Error>> {
-            Ok(args
-                .next_pos()
-                .ok_or(format!("{name} is missing"))?
-                .trim_start_matches('n')
-                .parse()?)
+    fn run(&mut self, command: &Command, _: &Context) -> Told {
+        let mut args = Args(command.consume_args());
+        let told = match command.name.as_str() {
+            "cluster" => self.begin(&mut args)?,
+            "run" | "settle" | "watch" => self.pass_time(&command.name, &mut args)?,
+            "put" | "ask" | "read" | "get" => self.request(&command.name, &mut args)?,
+            "cut" | "heal" | "stop" | "restart" | "short-of-space" => {
+                self.fault(&command.name, &mut args)?
+            }
+            "answers" => self.answers(),
+            "status" => self.status(),
+            name => return Err(format!("unknown command {name}").into()),
         };
-        match command.name.as_str() {
-            "cluster" => {
-                self.size = number("size")?;
-                let mut limits = ReplicaLimits { retained_entries: 10, ..Default::default() };
-                if let Some((key, value)) = args.next_key() {
-                    assert_eq!(key, "waiting");
-                    limits.waiting_requests = value.parse()?;
-                }
-                self.cluster = Some(Cluster::with(self.size, limits));
-                self.cluster().run(3_000);
-                self.cluster().sent.clear();
-                writeln!(output, "n{} leads", self.cluster().leader())?;
-            }
-            "run" => {
-                let millis = number("milliseconds")?;
+        args.0.reject_next()?;
+        Ok(told)
+    }
+}
+
+impl Story {
+    fn begin(&mut self, args: &mut Args<'_>) -> Told {
+        self.size = args.number()?;
+        let mut limits = ReplicaLimits { retained_entries: 10, ..Default::default() };
+        if let Some(waiting) = args.0.take_key("waiting") {
+            limits.waiting_requests = waiting.parse()?;
+        }
+        self.cluster = Some(Cluster::with(self.size, limits));
+        self.cluster().run(3_000);
+        self.cluster().sent.clear();
+        Ok(format!("n{} leads\n", self.cluster().leader()))
+    }
+
+    fn pass_time(&mut self, how: &str, args: &mut Args<'_>) -> Told {
+        self.cluster().sent.clear();
+        match how {
+            "settle" => self.cluster().settle(),
+            _ => {
+                let millis = args.number()?;
                 self.cluster().run(millis);
-                self.cluster().sent.clear();
             }
-            "put" | "ask" => {
-                let at = NodeId(number("member")?);
-                let key = args.next_pos().ok_or("the key is missing")?.to_owned();
-                let value = args.next_pos().ok_or("the value is missing")?.to_owned();
-                let put =
-                    Put { key: Bytes::from(key), value: Bytes::from(value), ..Put::default() };
-                let ask = Ask::Write(store::command::Command::Put(put));
-                if command.name == "ask" {
-                    let id = self.cluster().ask(at, ask);
-                    self.asked.push((at, id));
-                } else {
-                    let began = self.cluster().now;
-                    let reply = self.cluster().answer(at, ask);
-                    let millis = self.cluster().now.since(began).as_millis();
-                    writeln!(output, "{} after {millis} ms", words(&reply))?;
-                }
+        }
+        Ok(if how == "run" { String::new() } else { self.said() })
+    }
+
+    fn request(&mut self, what: &str, args: &mut Args<'_>) -> Told {
+        let at = args.member()?;
+        let ask = match what {
+            "read" => Ask::ReadBarrier,
+            "get" => {
+                let found = self.cluster().get(at, &args.word()?);
+                return Ok(found.unwrap_or("nothing".into()) + "\n");
             }
-            "read" => {
-                let at = NodeId(number("member")?);
-                let id = self.cluster().ask(at, Ask::ReadBarrier);
+            _ => {
+                let (key, value) = (Bytes::from(args.word()?), Bytes::from(args.word()?));
+                Ask::Write(store::command::Command::Put(Put { key, value, ..Put::default() }))
+            }
+        };
+        if what != "put" {
+            let id = self.cluster().ask(at, ask);
+            self.asked.push((at, id));
+            return Ok(String::new());
+        }
+        let began = self.cluster().now;
+        let reply = self.cluster().answer(at, ask);
+        let millis = self.cluster().now.since(began).as_millis();
+        Ok(format!("{} after {millis} ms\n", words(&reply)))
+    }
+
+    fn answers(&mut self) -> String {
+        let mut told = String::new();
+        for (at, id) in std::mem::take(&mut self.asked) {
+            let reply = self.cluster().nodes.get_mut(&at).and_then(|n| n.replies.remove(&id));
+            let words = reply.as_ref().map_or("waits".into(), words);
+            told += &format!("request {} at n{at}: {words}\n", id.0);
+            if reply.is_none() {
                 self.asked.push((at, id));
             }
-            "answers" => {
-                for (at, id) in std::mem::take(&mut self.asked) {
-                    let nodes = &mut self.cluster.as_mut().expect("begun").nodes;
-                    match nodes.get_mut(&at).and_then(|node| node.replies.remove(&id)) {
-                        Some(reply) => {
-                            writeln!(output, "request {} at n{at}: {}", id.0, words(&reply))?
-                        }
-                        None => {
-                            self.asked.push((at, id));
-                            writeln!(output, "request {} at n{at}: waits", id.0)?;
-                        }
-                    }
-                }
-            }
-            "get" => {
-                let at = NodeId(number("member")?);
-                let key = args.next_pos().ok_or("the key is missing")?.to_owned();
-                writeln!(output, "{}", self.cluster().get(at, &key).unwrap_or("nothing".into()))?;
-            }
-            "settle" => {
-                self.cluster().sent.clear();
-                self.cluster().settle();
-                output = self.said();
-            }
-            "watch" => {
-                self.cluster().sent.clear();
-                let millis = number("milliseconds")?;
-                self.cluster().run(millis);
-                output = self.said();
-            }
+        }
+        told
+    }
+
+    fn fault(&mut self, what: &str, args: &mut Args<'_>) -> Told {
+        if what == "heal" {
+            self.cluster().cut.clear();
+            return Ok(String::new());
+        }
+        let member = args.member()?;
+        match what {
             "cut" => {
-                let pair = (NodeId(number("member")?), NodeId(number("member")?));
-                self.cluster().cut.push(pair);
+                let other = args.member()?;
+                self.cluster().cut.push((member, other));
             }
-            "heal" => self.cluster().cut.clear(),
             "stop" => {
-                let id = NodeId(number("member")?);
-                let node = self.cluster().stop(id);
-                self.stopped.insert(id, node);
+                let stopped = self.cluster().stop(member);
+                self.stopped.insert(member, stopped);
             }
             "restart" => {
-                let id = NodeId(number("member")?);
-                let TestNode { disk, engine, .. } =
-                    self.stopped.remove(&id).ok_or("it was not stopped")?;
+                let stopped = self.stopped.remove(&member).ok_or("it was not stopped")?;
                 let size = self.size;
-                self.cluster().restart(id, disk, engine, size);
+                self.cluster().restart(member, stopped.disk, stopped.engine, size);
             }
-            "short-of-space" => {
-                let id = NodeId(number("member")?);
-                let short = args.next_pos() == Some("yes");
+            _ => {
+                let short = args.word()? == "yes";
                 let now = self.cluster().now;
-                let node = self.cluster().nodes.get_mut(&id).ok_or("no such member")?;
+                let node = self.cluster().nodes.get_mut(&member).ok_or("no such member")?;
                 node.log.handle(LogEvent::ShortOfSpace(short), now, &mut node.disk);
                 self.cluster().run(1_500);
             }
-            "status" => {
-                for (id, node) in &self.cluster().nodes {
-                    let group = &node.log.status().groups[1];
-                    let leader =
-                        group.leader.map_or("nobody".into(), |leader| format!("n{leader}"));
-                    writeln!(
-                        output,
-                        "n{id}: {:?} follows={leader} log={}..{} committed={} applied={} waiting={}",
-                        group.role,
-                        group.first_index,
-                        group.last_index,
-                        group.committed,
-                        group.applied,
-                        group.waiting,
-                    )?;
-                }
-            }
-            name => return Err(format!("unknown command {name}").into()),
         }
-        args.reject_next()?;
-        Ok(output)
+        Ok(String::new())
+    }
+
+    fn status(&mut self) -> String {
+        let line = |(id, node): (&NodeId, &TestNode)| {
+            let group = &node.log.status().groups[1];
+            let leader = group.leader.map_or("nobody".into(), |leader| format!("n{leader}"));
+            format!(
+                "n{id}: {:?} follows={leader} log={}..{} committed={} applied={} waiting={}\n",
+                group.role,
+                group.first_index,
+                group.last_index,
+                group.committed,
+                group.applied,
+                group.waiting,
+            )
+        };
+        self.cluster().nodes.iter().map(line).collect()
     }
 }
 
