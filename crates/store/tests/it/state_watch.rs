@@ -143,7 +143,7 @@ fn no_time_travel_and_no_loss_after_a_snapshot_install() {
     world.group.install(&leader);
     world.hub.reset_after_snapshot(world.group.machine.revision());
     assert_eq!(revisions(&world.settle()), [3, 4, 5, 6, 7, 8]);
-    world.group.follow(&leader);
+    world.group.follow(leader.sequence());
     world.told = world.group.events.len();
     world.group.put("a", "later");
     world.tell();
@@ -708,6 +708,6 @@ fn install_newer(group: &mut Group, puts: u8) -> Vec<RevisionEvents> {
         leader.put(&name(number % 4), "snapshot");
     }
     group.install(&leader);
-    group.follow(&leader);
+    group.follow(leader.sequence());
     leader.events
 }

@@ -127,9 +127,13 @@ impl Group {
         }
     }
 
-    /// Goes on numbering requests where the other member's log does.
-    pub(crate) fn follow(&mut self, other: &Group) {
-        self.sequence = other.sequence;
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Goes on numbering requests where another member's log does.
+    pub(crate) fn follow(&mut self, sequence: u64) {
+        self.sequence = sequence;
     }
 
     /// Takes over another member's state.
