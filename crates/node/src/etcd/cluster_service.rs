@@ -5,8 +5,6 @@ use super::refusal;
 use super::services::etcdserverpb::cluster_server::Cluster;
 use crate::NodeHandle;
 use clocks::GroupId;
-use std::sync::Arc;
-use store::Reader;
 use store::command::Member;
 use tonic::{Request, Response, Status};
 use wire::etcd::keyspace_reply::Answerer;
@@ -23,8 +21,8 @@ impl ClusterService {
     }
 
     fn members(&self) -> Result<Vec<Member>, Status> {
-        let engine = Arc::clone(self.handle.engine());
-        Reader::open(&engine, GroupId::CONSISTENT_CORE)
+        self.handle
+            .reader(GroupId::CONSISTENT_CORE)
             .and_then(|reader| reader.members())
             .map_err(|failure| refusal::failed_read(&failure))
     }

@@ -70,8 +70,8 @@ impl KeyspaceService {
         size: ReadSize,
         read: impl FnOnce(&Reader) -> ReadResult<T> + Send + 'static,
     ) -> Result<T, Status> {
-        let engine = Arc::clone(self.handle.engine());
-        let run = move || read(&Reader::open(&engine, GroupId::KEYSPACE)?);
+        let handle = self.handle.clone();
+        let run = move || read(&handle.reader(GroupId::KEYSPACE)?);
         let result = match size {
             ReadSize::Small => run(),
             ReadSize::Large => {

@@ -7,8 +7,7 @@ use super::services::etcdserverpb::maintenance_server::Maintenance;
 use crate::NodeHandle;
 use clocks::GroupId;
 use replica::NodeStatus;
-use std::sync::Arc;
-use store::{KeyspaceHash, Reader};
+use store::KeyspaceHash;
 use tokio_stream::Empty;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -32,7 +31,7 @@ impl MaintenanceService {
     }
 
     fn revision(&self) -> Result<i64, Status> {
-        let reader = Reader::open(self.handle.engine(), GroupId::KEYSPACE);
+        let reader = self.handle.reader(GroupId::KEYSPACE);
         Ok(reader.map_err(|failure| refusal::failed_read(&failure))?.revision())
     }
 
@@ -44,8 +43,8 @@ impl MaintenanceService {
 
     /// Hashes walk the whole keyspace, so they run beside the calls.
     async fn hash(&self, revision: i64) -> Result<KeyspaceHash, Status> {
-        let engine = Arc::clone(self.handle.engine());
-        let read = move || Reader::open(&engine, GroupId::KEYSPACE)?.hash_kv(revision);
+        let handle = self.handle.clone();
+        let read = move || handle.reader(GroupId::KEYSPACE)?.hash_kv(revision);
         tokio::task::spawn_blocking(read)
             .await
             .map_err(|error| Status::internal(format!("quorate: a read died: {error}")))?

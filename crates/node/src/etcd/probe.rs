@@ -3,7 +3,6 @@
 use super::limits::REQUEST_TIME_BASE;
 use crate::NodeHandle;
 use clocks::GroupId;
-use store::Reader;
 
 /// One question; names as etcd's `/livez` and `/readyz` have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +43,9 @@ impl Probe {
         match self {
             // A member that contradicts the majority stops; whoever still answers does not.
             Probe::DataCorruption => Ok(()),
-            Probe::SerializableRead => Reader::open(handle.engine(), GroupId::KEYSPACE)
-                .map(drop)
-                .map_err(|failure| failure.to_string()),
+            Probe::SerializableRead => {
+                handle.reader(GroupId::KEYSPACE).map(drop).map_err(|failure| failure.to_string())
+            }
             Probe::LinearizableRead => {
                 let timeout = REQUEST_TIME_BASE + 2 * handle.timings().election_timeout;
                 let barrier = handle.read_barrier(GroupId::KEYSPACE, timeout).await;

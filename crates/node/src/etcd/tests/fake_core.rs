@@ -132,7 +132,7 @@ impl Machines {
             (GroupId::CONSISTENT_CORE, MachineKind::ClusterMetadata),
             (GroupId::KEYSPACE, MachineKind::Keyspace),
         ] {
-            let engine: Arc<dyn Engine> = Arc::clone(machines.handle.engine());
+            let engine: Arc<dyn Engine> = Arc::clone(&machines.handle.shared.engine);
             let machine = StateMachine::open(engine, group, kind, StoreLimits::default());
             machines.machines.insert(group, (machine.expect("memory does not fail"), 0));
             machines.apply(group, Command::OpenSession).expect("it opens");
