@@ -12,6 +12,9 @@ pub(crate) const MAX_TERM: Term = Term(1 << 62);
 pub(crate) const MAX_INDEX: LogIndex = 1 << 62;
 /// A closed connection to the leader starts a pre-vote within this time.
 pub(crate) const DISCONNECT_JITTER: Duration = Duration::from_millis(50);
+/// Most messages held until a write completes. Beyond, while a disk hangs, they are dropped: any
+/// message may be lost.
+pub(crate) const MAX_HELD_MESSAGES: usize = 4096;
 /// Rounds of heartbeats that may be under way for reads alone; more reads wait for the next.
 pub(crate) const READ_ROUNDS_IN_FLIGHT: usize = 2;
 /// Rounds whose send time is remembered; an answer to an older one extends no lease.
@@ -66,7 +69,7 @@ pub struct Config {
     pub max_inflight_bytes: usize,
     /// Most bytes of durable entries kept in memory.
     pub cache_bytes: usize,
-    /// Most bytes proposed and not yet committed; beyond, proposals are refused.
+    /// Most bytes (by weight) proposed and not yet committed; beyond, proposals are refused.
     pub max_uncommitted_bytes: usize,
     /// Most reads waiting for confirmation; beyond, reads are refused.
     pub max_waiting_reads: usize,

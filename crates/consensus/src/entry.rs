@@ -25,12 +25,20 @@ pub enum Payload {
 }
 
 impl Entry {
-    /// Bytes that the entry takes in windows and caches: its payload and a fixed overhead.
+    /// Bytes that the entry takes in windows and caches: see [`Payload::weight`].
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.payload.weight()
+    }
+}
+
+impl Payload {
+    /// Bytes that it counts for: its own and a fixed overhead, so that empty ones count too.
     #[must_use]
     pub fn weight(&self) -> usize {
         const OVERHEAD: usize = 32;
         OVERHEAD
-            + match &self.payload {
+            + match self {
                 Payload::Barrier => 0,
                 Payload::Command(command) => command.len(),
                 Payload::Membership(membership) => 8 * membership.len(),

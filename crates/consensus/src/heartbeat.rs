@@ -131,13 +131,19 @@ impl Raft {
         if let Some(sent) = leader.rounds.sent_at(round) {
             leader.lease.answered(peer, round, sent);
         }
-        if peer.unpause(round) {
-            let previous = self.log.position_at(peer.next - 1);
-            if let Some(previous) = previous {
-                let committed = self.mark.committed();
-                let body = Body::Append { previous, entries: Vec::new(), committed };
-                self.outbox.send(from, body);
-            }
+        self.unpause(from, round);
+    }
+
+    /// A heartbeat of `round` was answered: what was sent before it may be lost.
+    pub(crate) fn unpause(&mut self, from: NodeId, round: u64) {
+        let committed = self.mark.committed();
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peers.get_mut(&from) else { return };
+        if peer.unpause(round)
+            && let Some(previous) = self.log.position_at(peer.next - 1)
+        {
+            let entries = Vec::new();
+            self.outbox.send(from, Body::Append { previous, entries, committed });
         }
     }
 

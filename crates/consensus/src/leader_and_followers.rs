@@ -76,9 +76,14 @@ impl RoleState {
 }
 
 impl Raft {
-    /// Whether this member may lead, as far as it knows.
+    /// Whether this member may lead, as far as it knows: it is a voter, or was one before a
+    /// membership that is not known committed. The latter may be needed: if nobody else holds that
+    /// membership, nobody else can win (thesis, section 4.2.2). Its own vote does not count then.
     pub(crate) fn is_promotable(&self) -> bool {
-        self.log.membership().is_voter(self.config.node)
+        let node = self.config.node;
+        let is_leaving = self.log.membership_index() > self.mark.committed()
+            && self.log.previous_membership().is_voter(node);
+        (self.log.membership().is_voter(node) || is_leaving)
             && !self.outbox.hard_state().damaged
             && !self.incoming.is_installing()
     }

@@ -5,7 +5,6 @@
 //! are never empty; a node that waits to be added to a group knows of none, and decides nothing.
 
 use alloc::collections::BTreeSet;
-use alloc::vec::Vec;
 use clocks::NodeId;
 
 /// The members of a group. While `outgoing` is not empty, every decision needs a majority of both
@@ -74,13 +73,14 @@ impl Membership {
     }
 }
 
-/// The highest value that a majority of `voters` has reached.
+/// The highest value that a majority of `voters` has reached. Quadratic, and without memory: there
+/// are three or five of them.
 fn majority_value<V: Ord + Copy>(
     voters: &BTreeSet<NodeId>,
     reached: &impl Fn(NodeId) -> V,
 ) -> Option<V> {
-    let mut values: Vec<V> = voters.iter().map(|voter| reached(*voter)).collect();
-    values.sort_unstable();
-    // With n sorted upwards, position (n - 1) / 2 has a majority at or above it.
-    values.get(values.len().checked_sub(1)? / 2).copied()
+    let majority = voters.len() / 2 + 1;
+    let values = || voters.iter().map(|voter| reached(*voter));
+    let has_majority = |value: &V| values().filter(|other| other >= value).count() >= majority;
+    values().filter(has_majority).max()
 }

@@ -8,6 +8,7 @@
 //!
 //! Invariant: every message held is of the current term; leaving a term drops them.
 
+use crate::config::MAX_HELD_MESSAGES;
 use crate::replicated_log::ReplicatedLog;
 use crate::{Body, Effect, HardState, Membership, Message, Persist, PersistToken};
 use alloc::collections::VecDeque;
@@ -181,7 +182,7 @@ impl Outbox {
             return;
         }
         let place = self.held.partition_point(|(held, _)| *held <= token);
-        // Of acknowledgements that wait for the same write, the last one says it all.
+        // Of two acknowledgements that wait for the same write, the later says it all.
         if let Some((held, before)) = place.checked_sub(1).and_then(|at| self.held.get_mut(at))
             && *held == token
             && supersedes(&message, before)
@@ -189,7 +190,9 @@ impl Outbox {
             *before = message;
             return;
         }
-        self.held.insert(place, (token, message));
+        if self.held.len() < MAX_HELD_MESSAGES {
+            self.held.insert(place, (token, message));
+        }
     }
 
     /// Emits one write with everything that has to be written, if there is anything.
@@ -246,10 +249,12 @@ impl Outbox {
 
 /// Whether an acknowledgement makes an earlier one needless.
 fn supersedes(message: &Message, before: &Message) -> bool {
-    let (Body::AppendOk { matched }, Body::AppendOk { matched: earlier }) =
-        (&message.body, &before.body)
-    else {
-        return false;
+    let says_more = match (&message.body, &before.body) {
+        (Body::AppendOk { matched }, Body::AppendOk { matched: earlier }) => matched >= earlier,
+        (Body::HeartbeatReply { round }, Body::HeartbeatReply { round: earlier }) => {
+            round >= earlier
+        }
+        _ => false,
     };
-    message.to == before.to && message.term == before.term && matched >= earlier
+    says_more && message.to == before.to && message.term == before.term
 }

@@ -313,14 +313,15 @@ impl Raft {
         if leader.transfer.is_some() {
             return Err(ProposeError::Transferring);
         }
-        let bytes: usize = commands.iter().map(Bytes::len).sum();
+        let entries: Vec<Payload> = commands.into_iter().map(Payload::Command).collect();
+        let bytes: usize = entries.iter().map(Payload::weight).sum();
         let total = leader.uncommitted_bytes.saturating_add(bytes);
         if total > self.config.max_uncommitted_bytes && leader.uncommitted_bytes > 0 {
             return Err(ProposeError::Overloaded);
         }
         leader.uncommitted_bytes = total;
-        for command in commands {
-            self.append_own(Payload::Command(command));
+        for payload in entries {
+            self.append_own(payload);
         }
         let last = self.log.last();
         if let RoleState::Leader(leader) = &mut self.role {

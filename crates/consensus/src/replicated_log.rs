@@ -80,6 +80,12 @@ impl ReplicatedLog {
         self.memberships.last().map_or(&self.start_membership, |(_, membership)| membership)
     }
 
+    /// The membership in force before the present one (or the present one, at the log's start).
+    pub(crate) fn previous_membership(&self) -> &Membership {
+        let previous = self.memberships.iter().rev().nth(1);
+        previous.map_or(&self.start_membership, |(_, membership)| membership)
+    }
+
     /// Since when it is in force.
     pub(crate) fn membership_index(&self) -> LogIndex {
         self.memberships.last().map_or(self.start().index, |(position, _)| position.index)

@@ -16,6 +16,7 @@ impl Raft {
     pub(crate) fn handle_returned(&mut self, from: NodeId, nonce: u64) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&from) else { return };
+        let round = leader.rounds.latest();
         let known = peer.returned.filter(|(heard, _)| *heard == nonce);
         let position = match known {
             Some((_, position)) => position,
@@ -27,6 +28,7 @@ impl Raft {
             peer.returned = Some((nonce, position));
         }
         self.outbox.send(from, Body::ReturnHeard { nonce, position });
+        self.unpause(from, round);
     }
 
     /// Damaged member: the leader knows, and appended `position` since.

@@ -72,6 +72,7 @@ impl Host {
 
     /// The disk lost every entry after `index`, and the host noticed.
     pub(crate) fn lose_log_after(&mut self, index: LogIndex) {
+        self.writing.clear();
         self.journal.retain(|record| match record {
             Record::Entry(entry) => entry.position.index <= index,
             _ => true,
@@ -79,6 +80,11 @@ impl Host {
         let mut state = self.last_state();
         state.damaged = true;
         self.journal.push(Record::State(state));
+    }
+
+    /// Whether the member, up or down, is not in full standing.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.last_state().damaged
     }
 
     fn last_state(&self) -> HardState {

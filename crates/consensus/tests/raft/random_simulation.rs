@@ -76,6 +76,8 @@ struct Member {
     missed: Vec<Event>,
     /// Rate of its clock, in parts per million from true time.
     drift_ppm: i64,
+    /// Part of its log was lost at some time (looked at first, as it is cheap).
+    damaged: bool,
 }
 
 struct World {
@@ -89,10 +91,15 @@ struct World {
     cut: BTreeSet<(NodeId, NodeId)>,
     faults: bool,
     loss_percent: u64,
+    /// Logs get lost; then voters do not change, as a quorum might be asked for that is not there.
+    rot: bool,
     committed: Vec<Entry>,
+    /// A term by which the entry in the same place was committed.
+    committed_by: Vec<Term>,
     leaders: BTreeMap<Term, NodeId>,
     reads: BTreeMap<u64, LogIndex>,
     reads_done: u64,
+    damages: u64,
     proposals: u64,
 }
 
@@ -100,7 +107,8 @@ impl World {
     fn new(seed: u64) -> World {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1);
         random.draw();
-        let founders = 1 + random.below(NODES);
+        let rot = random.chance(30);
+        let founders = if rot { 3 + random.below(NODES - 2) } else { 1 + random.below(NODES) };
         let founders = Membership::of_voters((1..=founders).map(NodeId));
         let lease = random.chance(70);
         let members = (1..=NODES)
@@ -122,7 +130,8 @@ impl World {
                 let host = Host::new(config, known, Monotonic(0), random.draw());
                 let drift_ppm = random.below(2001) as i64 - 1000;
                 let missed = Vec::new();
-                (node, Member { host, start: 0, up: true, paused: false, missed, drift_ppm })
+                let (start, up, paused, damaged) = (0, true, false, false);
+                (node, Member { host, start, up, paused, missed, drift_ppm, damaged })
             })
             .collect();
         let loss_percent = random.below(20);
@@ -136,10 +145,13 @@ impl World {
             cut: BTreeSet::new(),
             faults: true,
             loss_percent,
+            rot,
             committed: Vec::new(),
+            committed_by: Vec::new(),
             leaders: BTreeMap::new(),
             reads: BTreeMap::new(),
             reads_done: 0,
+            damages: 0,
             proposals: 0,
         }
     }
@@ -316,8 +328,9 @@ impl World {
         let seed = self.seed;
         assert!(earlier.is_none_or(|other| other == node), "seed {seed}: two leaders in {term}");
         let raft = &self.members[&node].host.raft;
-        for entry in &self.committed {
-            if entry.position.index >= raft.first_index() {
+        // A leader elected by votes that were long on their way need not hold what later ones did.
+        for (entry, by) in self.committed.iter().zip(&self.committed_by) {
+            if *by < term && entry.position.index >= raft.first_index() {
                 let held = raft.position_at(entry.position.index);
                 let position = entry.position;
                 assert_eq!(held, Some(position), "seed {seed}: the leader of {term} lacks it");
@@ -331,6 +344,7 @@ impl World {
             assert!(place <= self.committed.len(), "a member applies what nobody committed before");
             if place == self.committed.len() {
                 self.committed.push(entry);
+                self.committed_by.push(self.members[&node].host.raft.term());
             } else {
                 let agreed = &self.committed[place];
                 assert_eq!(agreed, &entry, "seed {}: {node} applied something else", self.seed);
@@ -383,10 +397,22 @@ impl World {
     fn restart(&mut self, node: NodeId) {
         let now = self.local(node);
         let survivors = self.random.below(6) as usize;
-        let seed = self.random.draw();
+        let (seed, lost) = (self.random.draw(), self.random.draw());
+        // At most one at a time, in groups that tolerate it.
+        let others_whole = self
+            .members
+            .iter()
+            .all(|(other, member)| *other == node || !(member.damaged && member.host.is_damaged()));
+        let damage = self.rot && self.faults && others_whole && self.random.chance(15);
         let Some(member) = self.members.get_mut(&node) else { return };
         if member.up {
             return;
+        }
+        if damage {
+            let index = member.host.raft.first_index() + lost % 20;
+            member.host.lose_log_after(index.max(member.host.flushed.position.index));
+            member.damaged = true;
+            self.damages += 1;
         }
         member.up = true;
         member.start += 1;
@@ -452,7 +478,7 @@ impl World {
             .filter(|node| !voters.contains(node) && self.random.chance(50))
             .collect();
         let target = NodeId(1 + self.random.below(NODES));
-        let transfer = self.random.chance(50);
+        let transfer = self.random.chance(50) || self.rot;
         for node in (1..=NODES).map(NodeId) {
             let now = self.local(node);
             let member = self.members.get_mut(&node).unwrap();
@@ -511,6 +537,23 @@ impl World {
         leaders.max_by_key(|member| member.host.raft.term()).map(|m| m.host.raft.node())
     }
 
+    fn describe(&self) -> String {
+        let describe = |member: &Member| {
+            let raft = &member.host.raft;
+            let (role, term, membership) = (raft.role(), raft.term(), raft.membership());
+            let (first, committed, last) =
+                (raft.first_index(), raft.committed(), raft.last_position());
+            let damaged = member.host.is_damaged();
+            let damaged = if damaged { " damaged" } else { "" };
+            format!(
+                "{} {role:?} in {term}{damaged}, log {first}..{committed}..{last}, {membership:?} {:?}\n",
+                raft.node(),
+                raft.progress(),
+            )
+        };
+        self.members.values().map(describe).collect()
+    }
+
     /// Safety phase, then liveness phase.
     fn play(&mut self) {
         for step in 0..1500 {
@@ -529,7 +572,8 @@ impl World {
         }
         self.heal();
         self.run_until(self.now + 10_000 * MILLI);
-        let leader = self.leader().unwrap_or_else(|| panic!("seed {}: no leader", self.seed));
+        let nobody = || panic!("seed {}: no leader\n{}", self.seed, self.describe());
+        let leader = self.leader().unwrap_or_else(nobody);
         let now = self.local(leader);
         let raft = &mut self.members.get_mut(&leader).unwrap().host.raft;
         let proposed = raft.propose(now, vec![Bytes::from_static(b"the end")]);
@@ -540,7 +584,8 @@ impl World {
         let membership = self.members[&leader].host.raft.membership().clone();
         for node in membership.members() {
             let applied = self.members[&node].host.applied.position;
-            assert!(applied >= position, "seed {}: {node} is behind at {applied}", self.seed);
+            let seed = self.seed;
+            assert!(applied >= position, "seed {seed}: {node} is behind\n{}", self.describe());
         }
         self.check_logs_match();
         assert!(self.reads.is_empty(), "seed {}: a read was never answered", self.seed);
@@ -551,18 +596,22 @@ impl World {
 fn random_faults_break_no_promise() {
     let from: u64 = std::env::var("SEED").map_or(0, |seed| seed.parse().expect("a number"));
     let count: u64 = std::env::var("SEEDS").map_or(200, |seeds| seeds.parse().expect("a number"));
-    let (mut committed, mut reads, mut terms) = (0, 0, 0);
+    let (mut committed, mut reads, mut terms, mut damages) = (0, 0, 0, 0);
     for seed in from..from + count {
         let mut world = World::new(seed);
         world.play();
         committed += world.committed.len();
         reads += world.reads_done;
         terms += world.leaders.len();
+        damages += world.damages;
     }
-    println!("{count} seeds: {committed} entries, {reads} reads, {terms} leaderships");
+    println!(
+        "{count} seeds: {committed} entries, {reads} reads, {terms} leaderships, {damages} damages"
+    );
     assert!(committed as u64 > count * 50, "a play in which nothing happens checks nothing");
     assert!(reads > count * 50, "reads are answered");
     assert!(terms as u64 > count * 2, "leaders change");
+    assert!(damages >= count / 10, "logs get lost");
 }
 
 #[test]
