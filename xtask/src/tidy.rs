@@ -46,23 +46,28 @@ impl fmt::Display for Violation {
 
 /// Checks the tree under `root` and prints every violation.
 pub(crate) fn run(root: &Path) -> ExitCode {
-    let tree = match SourceTree::load(root) {
-        Ok(tree) => tree,
-        Err(error) => {
-            eprintln!("tidy: cannot read the tree: {error}");
-            return ExitCode::FAILURE;
+    match complain(root) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            println!("tidy: {why}");
+            ExitCode::FAILURE
         }
-    };
+    }
+}
+
+/// Prints every violation; an error says how many there are.
+pub(crate) fn complain(root: &Path) -> Result<(), String> {
+    let tree = SourceTree::load(root).map_err(|error| format!("cannot read the tree: {error}"))?;
     let violations = check(&tree);
     for violation in &violations {
         println!("{violation}");
     }
-    if violations.is_empty() {
-        println!("tidy: {} files, no violations", tree.len());
-        ExitCode::SUCCESS
-    } else {
-        println!("tidy: {} violations", violations.len());
-        ExitCode::FAILURE
+    match violations.len() {
+        0 => {
+            println!("tidy: {} files, no violations", tree.len());
+            Ok(())
+        }
+        found => Err(format!("{found} violations")),
     }
 }
 
