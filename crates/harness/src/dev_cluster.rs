@@ -4,6 +4,7 @@
 //! options, the words of the command line.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,11 @@ pub async fn run(plan: &DevPlan) -> Result<(), String> {
     result.and(stopped)
 }
 
+/// A reader that has gone away is no reason to stop the cluster.
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout(), "{line}"));
+}
+
 fn listen(kind: SignalKind) -> Result<Signal, String> {
     signal(kind).map_err(|error| format!("cannot listen for signals: {error}"))
 }
@@ -116,9 +122,9 @@ impl DevCluster<'_> {
             self.announce(member);
         }
         if self.plan.json {
-            println!("{{\"ready\":true}}");
+            say("{\"ready\":true}");
         } else {
-            print!("{}", self.hints().await?);
+            say(&self.hints().await?);
         }
         self.watch_over().await
     }
@@ -184,12 +190,10 @@ impl DevCluster<'_> {
             data_dir: spec.data_dir.display().to_string(),
         };
         if self.plan.json {
-            println!("{}", serde_json::to_string(&line).expect("strings are always JSON"));
+            say(&serde_json::to_string(&line).expect("strings are always JSON"));
         } else {
-            println!(
-                "{}  pid {:<7}  etcd {}  peer {}  admin {}",
-                line.name, line.pid, line.etcd, line.peer, line.admin
-            );
+            let ReadyLine { name, pid, etcd, peer, admin, .. } = line;
+            say(&format!("{name}  pid {pid:<7}  etcd {etcd}  peer {peer}  admin {admin}"));
         }
     }
 
@@ -214,7 +218,7 @@ impl DevCluster<'_> {
             let kill = format!("kill -9 {pid}");
             line(format!("  {kill:<17}  kills the leader, {name}; the others take over"))?;
         }
-        line("\nCtrl-C stops the cluster.".to_owned())?;
+        write!(text, "\nCtrl-C stops the cluster.").map_err(|e| e.to_string())?;
         Ok(text)
     }
 

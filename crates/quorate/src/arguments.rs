@@ -2,6 +2,7 @@
 //!
 //! Not here: what it means (one file per task).
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,13 +20,80 @@ pub(crate) struct Arguments {
 /// One task of the binary.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
+    /// Run one durable node.
+    Start(Box<StartOptions>),
     /// Start a local cluster of real processes, to try things out.
     Dev(DevOptions),
     /// Show every member: who leads, how far it is, what its disk does.
     Status(StatusOptions),
+    /// Run whole clusters in a simulated world, one per seed, and check what was promised.
+    Sim(SimOptions),
     /// Kill leaders under load and check what was promised.
     #[command(hide = true)]
     Failover(FailoverOptions),
+}
+
+/// Options of `start`. Each may also be set by the environment (QUORATE_DATA_DIR for --data-dir)
+/// and by the configuration file (data-dir = "…"); the command line wins, then the environment.
+#[derive(Debug, Args)]
+pub(crate) struct StartOptions {
+    /// TOML file with settings named like these flags.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    /// Name of this node, unique in its cluster [default: default].
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Where everything durable lives [default: quorate-data/NAME].
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// host:port for clients of the etcd protocol [default: 127.0.0.1:2379].
+    #[arg(long)]
+    pub(crate) etcd: Option<String>,
+    /// host:port for the other nodes [default: 127.0.0.1:2380].
+    #[arg(long)]
+    pub(crate) peer: Option<String>,
+    /// host:port for status and metrics [default: 127.0.0.1:2381].
+    #[arg(long)]
+    pub(crate) admin: Option<String>,
+    /// NAME=host:port of every node, separated by commas, the same on each [default: this node].
+    #[arg(long)]
+    pub(crate) initial_cluster: Option<String>,
+    /// Tells apart clusters that have the same members [default: quorate-cluster].
+    #[arg(long)]
+    pub(crate) initial_cluster_token: Option<String>,
+    /// URLs at which clients on other machines reach this node, separated by commas.
+    #[arg(long)]
+    pub(crate) advertise_etcd: Option<String>,
+    /// Milliseconds between heartbeats [default: 100].
+    #[arg(long)]
+    pub(crate) heartbeat_ms: Option<u64>,
+    /// Milliseconds of silence after which a leader is doubted [default: 1000].
+    #[arg(long)]
+    pub(crate) election_ms: Option<u64>,
+    /// Milliseconds that a leader may answer reads by itself; 0: never [default: 200].
+    #[arg(long)]
+    pub(crate) lease_ms: Option<u64>,
+    /// MiB of memory for the storage engine's cache [default: 128].
+    #[arg(long)]
+    pub(crate) cache_mib: Option<u64>,
+    /// MiB of free disk space below which writes are refused [default: 256].
+    #[arg(long)]
+    pub(crate) reserve_mib: Option<u64>,
+    /// Threads that serve clients [default: one per core].
+    #[arg(long)]
+    pub(crate) front_ends: Option<usize>,
+    /// Hold unsynced log writes in memory, so that a kill is a power loss.
+    #[arg(long, hide = true)]
+    pub(crate) test_power_loss: bool,
+    /// Leave the log's sync out: a planted bug, which tests must find.
+    #[arg(long, hide = true)]
+    pub(crate) test_no_sync: bool,
+    /// A file that says how many bytes are free.
+    #[arg(long, hide = true)]
+    pub(crate) test_free_space_file: Option<PathBuf>,
+    /// Stop when standard input ends.
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
 }
 
 /// Options of `dev`.
@@ -66,6 +134,29 @@ pub(crate) struct StatusOptions {
     pub(crate) json: bool,
 }
 
+/// Options of `sim`.
+#[derive(Debug, Args)]
+#[group(id = "which", required = true, multiple = false)]
+pub(crate) struct SimOptions {
+    /// Seeds to run, for example 0..200; the last one is left out.
+    #[arg(long, value_parser = parse_seeds, group = "which")]
+    pub(crate) seeds: Option<Range<u64>>,
+    /// One seed to run, for example one that failed.
+    #[arg(long, group = "which")]
+    pub(crate) seed: Option<u64>,
+    /// Seeds to run at a time [default: one per core].
+    #[arg(long)]
+    pub(crate) jobs: Option<usize>,
+}
+
+fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let malformed = || format!("{text:?} should look like 0..200");
+    let (from, to) = text.split_once("..").ok_or_else(malformed)?;
+    let number = |text: &str| text.parse::<u64>().map_err(|_| malformed());
+    let seeds = number(from)?..number(to)?;
+    if seeds.is_empty() { Err(format!("{text:?} holds no seed")) } else { Ok(seeds) }
+}
+
 /// Options of the failover run.
 #[derive(Debug, Args)]
 pub(crate) struct FailoverOptions {
@@ -75,6 +166,9 @@ pub(crate) struct FailoverOptions {
     /// Hold unsynced log writes in the memory of each node; every fourth kill takes all nodes.
     #[arg(long)]
     pub(crate) power_loss: bool,
+    /// Leave the log's sync out: the run must then find lost writes.
+    #[arg(long, requires = "power_loss")]
+    pub(crate) no_sync: bool,
     /// Seconds of kills.
     #[arg(long, default_value_t = 120)]
     pub(crate) seconds: u64,
@@ -99,8 +193,10 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
         drop(error.print());
         return ExitCode::SUCCESS;
     }
+    // What follows the first empty line is usage, not the reason.
     let text = error.to_string();
-    let sentence = text.lines().next().unwrap_or("unknown setting");
+    let reason = text.split("\n\n").next().unwrap_or("unknown setting");
+    let sentence = reason.split_whitespace().collect::<Vec<_>>().join(" ");
     eprintln!("quorate: {}", sentence.trim_start_matches("error: "));
     ExitCode::from(2)
 }

@@ -16,7 +16,14 @@ pub(crate) fn run(options: &FailoverOptions) -> Result<(), Failure> {
         let path = options.data_dir.display();
         return Err(Failure::Usage(format!("{path} exists; the run needs a fresh directory")));
     }
-    let server = crate::server(options.etcd_binary.as_deref(), Vec::new())?;
+    let mut faults = Vec::new();
+    if options.power_loss {
+        faults.push("--test-power-loss".to_owned());
+    }
+    if options.no_sync {
+        faults.push("--test-no-sync".to_owned());
+    }
+    let server = crate::server(options.etcd_binary.as_deref(), faults)?;
     let plan = FailoverPlan {
         duration: Duration::from_secs(options.seconds),
         whole_cluster_every: if options.power_loss { 4 } else { 0 },

@@ -5,6 +5,8 @@
 mod arguments;
 mod dev;
 mod failover;
+mod sim;
+mod start;
 mod status;
 
 use std::path::Path;
@@ -28,8 +30,10 @@ fn main() -> ExitCode {
         Err(error) => return arguments::refuse(&error),
     };
     let result = match arguments.task {
+        Task::Start(options) => start::run(*options),
         Task::Dev(options) => dev::run(options),
         Task::Status(options) => status::run(&options),
+        Task::Sim(options) => sim::run(&options),
         Task::Failover(options) => failover::run(&options),
     };
     match result {
