@@ -99,6 +99,7 @@ pub enum WalEvent {
         entries: Vec<EntryRecord>,
     },
     /// There is no space for the next segment. What fits into the current one is still written;
-    /// reads go on. `Wal::is_full` tells when it is over.
+    /// reads go on. It is tried again with `Wal::flush`, `Wal::retry_full` and whenever a segment
+    /// is given back; `Wal::is_full` tells when it is over.
     Full,
 }

@@ -264,3 +264,84 @@ impl Tail {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Record;
+    use crate::batch_codec::{BATCH_HEADER_BYTES, BatchHeader};
+    use crate::queued_batch::QueuedBatch;
+    use crate::segment_header::{SEGMENT_HEADER_BYTES, SegmentHeader};
+    use clocks::Term;
+
+    const GROUP: GroupId = GroupId(1);
+
+    fn entry(index: LogIndex) -> Record {
+        let position = LogPosition::new(Term(1), index);
+        let entry = EntryRecord { position, kind: 0, payload: Bytes::new() };
+        Record::Entry { group: GROUP, entry }
+    }
+
+    /// Replays one batch that verifies, whatever it says.
+    fn replayed(records: &[Record]) -> (Replay, Result<(), String>) {
+        let header = SegmentHeader {
+            incarnation: 4,
+            base_sequence: 9,
+            previous: None,
+            oldest: 4,
+            damage: None,
+            state_sequence: 0,
+        };
+        let opening = Opening {
+            header,
+            bytes: vec![0; SEGMENT_HEADER_BYTES].into(),
+            records: Vec::new(),
+            first_batch: 4096,
+        };
+        let mut replay = Replay::new(&WalConfig::default(), 5);
+        replay.open(&opening, 1 << 20).expect("the opening is empty");
+        let mut batch = QueuedBatch::new(9);
+        for record in records {
+            batch.push(record);
+        }
+        let header = BatchHeader {
+            incarnation: 4,
+            offset: 4096,
+            base_sequence: 9,
+            sequence: 9,
+            synced: 8,
+            oldest: 4,
+            state_sequence: 0,
+            body_len: 0,
+            records: 0,
+        };
+        let bytes = Bytes::from(batch.seal(header));
+        let header = BatchHeader::decode(&bytes, 4, 4096).expect("just written");
+        assert_eq!(header.len(), BATCH_HEADER_BYTES as u64 + u64::from(header.body_len));
+        let found = header.records(&bytes).expect("just written");
+        let applied = replay.batch(&FoundBatch { header, bytes, records: found });
+        (replay, applied)
+    }
+
+    #[test]
+    fn a_log_may_begin_behind_released_segments_but_then_has_no_gap() {
+        let (replay, applied) = replayed(&[entry(7), entry(8), entry(8), entry(9)]);
+        assert_eq!(applied, Ok(()));
+        assert_eq!(replay.hole(), Some((GROUP, 7)), "nothing says that 1 to 6 were released");
+        let (gap, applied) = replayed(&[entry(7), entry(9)]);
+        assert_eq!(applied, Err("entry 9 of g1 follows entry 7".into()));
+        assert!(gap.makes_no_sense);
+    }
+
+    #[test]
+    fn indexes_that_cannot_be_are_an_error_and_no_panic() {
+        for index in [0, LogIndex::MAX] {
+            let (_, applied) = replayed(&[entry(index)]);
+            assert!(applied.is_err(), "entry {index}");
+        }
+        let (_, applied) = replayed(&[Record::Reset { group: GROUP, start: LogIndex::MAX }]);
+        assert!(applied.is_err());
+        let (_, applied) = replayed(&[Record::Reset { group: GROUP, start: 5 }, entry(5)]);
+        assert_eq!(applied, Err("entry 5 of g1 follows the release of 5".into()));
+    }
+}

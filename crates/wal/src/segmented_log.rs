@@ -27,7 +27,7 @@ struct Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     None,
-    Allocating { number: u64, len: u64 },
+    Allocating { number: u64, len: u64, recycled: Option<FileId> },
     Ready { number: u64, len: u64 },
 }
 
@@ -176,11 +176,14 @@ impl SegmentedLog {
         self.next == Next::None && (!self.full || self.retry) && segment.end >= segment.len / 4
     }
 
-    /// The operation that prepares a segment of at least `len` bytes; none if that is under way.
+    /// The operation that prepares a segment of at least `len` bytes; none if that is under way,
+    /// or there is no space and no reason to think that there is again.
     /// A prepared one that is too short is set aside, and what must be deleted comes first.
     pub(crate) fn allocate(&mut self, len: u64) -> Vec<DiskOp> {
         let mut operations = Vec::new();
         match self.next {
+            // Asking a full disk again at once would go on for ever.
+            Next::None if self.full && !self.retry => return operations,
             Next::Allocating { .. } => return operations,
             Next::Ready { len: ready, .. } if ready >= len => return operations,
             Next::Ready { number, len: ready } => {
@@ -192,15 +195,17 @@ impl SegmentedLog {
         let len = round_up_to_block(len.max(self.segment_bytes));
         let number = self.next_number;
         self.next_number += 1;
-        self.next = Next::Allocating { number, len };
         let recycled = if len == self.segment_bytes { self.recycled.pop() } else { None };
+        self.next = Next::Allocating { number, len, recycled };
         operations.push(DiskOp::Allocate { file: FileId(number), len, recycled });
         operations
     }
 
     /// The allocation ended well.
     pub(crate) fn on_allocated(&mut self) {
-        let Next::Allocating { number, len } = self.next else { panic!("nothing was allocated") };
+        let Next::Allocating { number, len, .. } = self.next else {
+            panic!("nothing was allocated")
+        };
         self.next = Next::Ready { number, len };
         self.full = false;
     }
@@ -212,7 +217,9 @@ impl SegmentedLog {
 
     /// The allocation found no space. Says whether that is news.
     pub(crate) fn on_full(&mut self) -> bool {
-        self.next = Next::None;
+        if let Next::Allocating { recycled, .. } = std::mem::replace(&mut self.next, Next::None) {
+            self.recycled.extend(recycled);
+        }
         !std::mem::replace(&mut self.full, true)
     }
 

@@ -167,7 +167,15 @@ impl Wal {
 
     /// Writes everything queued as one batch (or as few as the limits allow), if no more writes
     /// are in flight than allowed; otherwise it goes when one of them completes.
+    /// If that waits for a segment that found no space, the space is asked for once more.
     pub fn flush(&mut self, disk: &mut dyn Disk) {
+        if !self.queue.is_empty() {
+            self.segmented.retry();
+        }
+        self.go_on(disk);
+    }
+
+    fn go_on(&mut self, disk: &mut dyn Disk) {
         if self.failed.is_some() {
             return;
         }
@@ -197,7 +205,7 @@ impl Wal {
         let events = self.complete(operation, completion.result, disk);
         match events {
             Ok(events) => {
-                self.flush(disk);
+                self.go_on(disk);
                 Ok(events)
             }
             Err(error) => {
@@ -212,13 +220,13 @@ impl Wal {
     pub fn release(&mut self, group: GroupId, below: LogIndex, disk: &mut dyn Disk) {
         let log = self.groups.entry(group).or_default();
         log.release(below.saturating_sub(1).min(log.last()));
-        self.flush(disk);
+        self.go_on(disk);
     }
 
     /// There may be space again: asks for the segment that could not be allocated.
     pub fn retry_full(&mut self, disk: &mut dyn Disk) {
         self.segmented.retry();
-        self.flush(disk);
+        self.go_on(disk);
     }
 
     fn next_append_token(&mut self) -> AppendToken {

@@ -2,8 +2,10 @@
 
 mod basics;
 mod crash_points;
+mod format;
 mod model_disk;
 mod naive_model;
 mod random_runs;
 mod recorded_run;
 mod rot;
+mod scripts;

@@ -6,6 +6,7 @@ use crate::model_disk::ModelDisk;
 use crate::naive_model::NaiveLog;
 use crate::recorded_run::{RecordedRun, config, entry};
 use clocks::GroupId;
+use proptest::prelude::*;
 use std::collections::BTreeSet;
 use wal::{Damage, DiskOp, FileId, Record, Recovered, Wal, WalError};
 
@@ -80,9 +81,9 @@ fn every_flipped_bit_is_harmless_or_named() {
     let &(_, last_file, last_offset, last_len) = writes(&run.disk).last().expect("there are some");
     let (mut harmless, mut torn, mut named, mut survived, mut refused) = (0, 0, 0, 0, 0);
     for (&file, bytes) in &run.disk.files {
-        for at in 0..bytes.len() {
+        for (at, &byte) in bytes.iter().enumerate() {
             // Of padding and unwritten space, a sample is enough.
-            if bytes[at] == 0 && at % 61 != 0 {
+            if byte == 0 && at % 61 != 0 {
                 continue;
             }
             let mut disk = run.disk.clone();
@@ -235,4 +236,32 @@ fn a_read_of_rotten_bytes_names_them() {
     assert_eq!((damage.file, damage.offset), (file, at as u64 - 32));
     assert!(damage.offset > offset);
     assert!(error.to_string().starts_with(&format!("log file {} is corrupt at byte", file.0)));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic_and_nothing_is_invented(
+        holes in proptest::collection::vec((any::<prop::sample::Index>(), 0..9000usize, any::<u8>()), 1..6),
+        cut in proptest::option::of((any::<prop::sample::Index>(), 0..30_000usize)),
+    ) {
+        let run = recorded();
+        let mut disk = run.disk.clone();
+        let files: Vec<u64> = disk.files.keys().copied().collect();
+        for (place, len, value) in holes {
+            let bytes = disk.files.get_mut(place.get(&files)).expect("it exists");
+            let start = place.index(bytes.len());
+            let end = (start + len).min(bytes.len());
+            bytes[start..end].iter_mut().for_each(|byte| *byte ^= value);
+        }
+        if let Some((place, len)) = cut {
+            disk.files.get_mut(place.get(&files)).expect("it exists").truncate(len);
+        }
+        if let Ok((_, found)) = Wal::recover(config(), &mut disk.clone()) {
+            let prefix = run.naive.prefix_from(0, &found);
+            prop_assert!(prefix.is_ok(), "{}", prefix.unwrap_err());
+        }
+        if let Ok((_, found)) = Wal::recover_damaged(config(), &mut disk) {
+            prop_assert!(found.groups.len() <= 2);
+        }
+    }
 }
