@@ -17,7 +17,7 @@ use crate::key_layout::{
 use crate::limits::StoreLimits;
 use crate::overlay::Overlay;
 use crate::reply::StoreError;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use clocks::{LogIndex, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,27 +65,29 @@ impl IdempotentReceiver {
         layout: Layout,
         limits: StoreLimits,
     ) -> Result<IdempotentReceiver, StoreFailure> {
-        let mut receiver = IdempotentReceiver {
-            limits,
-            sessions: BTreeMap::new(),
-            incarnations: BTreeMap::new(),
-            dirty_sessions: BTreeSet::new(),
-            dirty_incarnations: BTreeSet::new(),
-        };
+        let mut receiver = IdempotentReceiver::new(limits);
         let bounds = layout.space_bounds(Space::Sessions);
         let (from, to) = as_slices(&bounds);
         for pair in snapshot.scan(from, to) {
-            let (key, value) = pair?;
-            receiver.read_record(key, value).map_err(|_| StoreFailure::CorruptState {
-                group: layout.group,
-                record: "a session",
+            let (mut key, value) = pair?;
+            receiver.read_record(key.split_off(PREFIX_LENGTH), value).map_err(|_| {
+                StoreFailure::CorruptState { group: layout.group, record: "a session" }
             })?;
         }
         Ok(receiver)
     }
 
-    fn read_record(&mut self, mut key: Bytes, mut value: Bytes) -> Result<(), DecodeError> {
-        let mut name = key.split_off(PREFIX_LENGTH);
+    fn new(limits: StoreLimits) -> IdempotentReceiver {
+        IdempotentReceiver {
+            limits,
+            sessions: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
+            dirty_sessions: BTreeSet::new(),
+            dirty_incarnations: BTreeSet::new(),
+        }
+    }
+
+    fn read_record(&mut self, mut name: Bytes, mut value: Bytes) -> Result<(), DecodeError> {
         let tag = crate::envelope::get_u8(&mut name)?;
         let member = NodeId(get_u64(&mut name)?);
         match tag {
@@ -100,6 +102,9 @@ impl IdempotentReceiver {
                 self.incarnations.insert(member, incarnation);
             }
             _ => return Err(DecodeError("a session record is of an unknown kind")),
+        }
+        if name.has_remaining() || value.has_remaining() {
+            return Err(DecodeError("bytes follow a session record's end"));
         }
         Ok(())
     }
@@ -207,6 +212,11 @@ impl IdempotentReceiver {
     }
 }
 
+/// Whether this is a record of the table, as it lies in the engine behind the space.
+pub(crate) fn check_record(name: Bytes, value: Bytes) -> Result<(), DecodeError> {
+    IdempotentReceiver::new(StoreLimits::default()).read_record(name, value)
+}
+
 impl Session {
     fn holds(&self, sequence: u64) -> bool {
         sequence < self.answered_below
@@ -263,7 +273,13 @@ impl Session {
         let mut session =
             Session { last_used, answered_below: get_u64(input)?, ..Session::default() };
         for _ in 0..get_u32(input)? {
-            session.applied.insert(get_u64(input)?, get_u64(input)?);
+            let (first, last) = (get_u64(input)?, get_u64(input)?);
+            let before = session.applied.values().next_back();
+            let apart = before.is_none_or(|before| before.checked_add(1) < Some(first));
+            if !apart || last < first {
+                return Err(DecodeError("the ranges of a session are out of order"));
+            }
+            session.applied.insert(first, last);
         }
         Ok(session)
     }

@@ -390,6 +390,15 @@ impl StateRecord {
         out.freeze()
     }
 
+    /// Whether a state machine may have written it.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.revision >= 1
+            && self.compacted >= -1
+            && self.compacted <= self.revision
+            && self.revision < Revision::MAX
+            && self.compaction_next.main >= 0
+    }
+
     pub(crate) fn decode(mut bytes: Bytes) -> Result<StateRecord, DecodeError> {
         let input = &mut bytes;
         let term = clocks::Term(get_u64(input)?);

@@ -153,7 +153,8 @@ impl Reader {
     #[must_use]
     pub fn history(&self, from: Revision, previous: Previous) -> History<'_> {
         let view = self.view();
-        let events = view.stored_events(EventId { main: from, sub: 0 }, self.state.revision);
+        let from = EventId { main: from.max(0), sub: 0 };
+        let events = view.stored_events(from, self.state.revision);
         History { view, events, previous, ahead: None }
     }
 

@@ -81,6 +81,15 @@ fn chunk_checksum(bytes: &[u8], position: LogPosition, chunk: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&place), bytes)
 }
 
+/// A chunk of these records and bytes, as a peer may send it.
+#[cfg(test)]
+pub(super) fn seal(records: &[Record], bytes: &[u8], position: LogPosition, chunk: u64) -> Bytes {
+    let mut writer = ChunkWriter::new(0);
+    records.iter().for_each(|record| writer.put(record));
+    writer.out.put_slice(bytes);
+    writer.finish(position, chunk)
+}
+
 /// Why a chunk cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChunkError {

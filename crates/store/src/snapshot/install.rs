@@ -6,7 +6,7 @@ use crate::WriteBatch;
 use crate::envelope::DecodeError;
 use crate::event::EventKind;
 use crate::key_layout::{
-    CurrentRecord, EventRecord, GenerationRecord, Layout, META_MEMBERSHIP, META_STATE,
+    CurrentRecord, EventId, EventRecord, GenerationRecord, Layout, META_MEMBERSHIP, META_STATE,
     PREFIX_LENGTH, Space, StateRecord,
 };
 use crate::limits::STATE_FORMAT;
@@ -21,6 +21,8 @@ pub(crate) struct Staging {
     next: u64,
     checksum: u64,
     header: Option<(StateRecord, Option<Bytes>)>,
+    /// The last event received.
+    last: EventId,
 }
 
 /// What a chunk leads to.
@@ -36,7 +38,7 @@ pub(crate) enum Staged {
 impl Staging {
     /// Begins a snapshot under a generation that holds nothing.
     pub(crate) fn new(position: LogPosition, layout: Layout) -> Staging {
-        Staging { position, layout, next: 0, checksum: 0, header: None }
+        Staging { position, layout, next: 0, checksum: 0, header: None, last: EventId::NONE }
     }
 
     pub(crate) fn position(&self) -> LogPosition {
@@ -85,36 +87,45 @@ impl Staging {
         done: bool,
     ) -> Result<WriteBatch, DecodeError> {
         let mut batch = WriteBatch::default();
-        let mut header = self.header.take();
-        let mut ended = false;
+        // `self` changes only once all of the chunk is understood.
+        let mut header = self.header.clone();
+        let (mut last, mut ended) = (self.last, false);
         for record in records {
             if ended {
                 return Err(DecodeError("the snapshot goes on behind its end"));
             }
             match record {
                 Record::Header { kind: theirs, state, membership } => {
-                    if *theirs != kind || state.applied != self.position || header.is_some() {
+                    let same = *theirs == kind && state.applied == self.position;
+                    if !same || header.is_some() || !state.is_sound() {
                         return Err(DecodeError("the snapshot's header is of something else"));
                     }
                     header = Some((*state, membership.clone()));
                 }
-                _ if header.is_none() => {
-                    return Err(DecodeError("the snapshot does not begin with its header"));
-                }
                 Record::Pair { space, name, value } => {
+                    check_pair(*space, name.clone(), value.clone())?;
                     batch.put(self.key(*space, name), value.clone());
                 }
                 Record::Event { id, record } => {
+                    let revision = header.as_ref().map_or(0, |(state, _)| state.revision);
+                    if *id <= last || id.main > revision {
+                        return Err(DecodeError("an event of the snapshot is out of order"));
+                    }
+                    last = *id;
                     let event = EventRecord::decode(record.clone())?;
                     self.put_event(&mut batch, *id, event, record.clone());
                 }
                 Record::Trailer { .. } => ended = true,
+            }
+            if header.is_none() {
+                return Err(DecodeError("the snapshot does not begin with its header"));
             }
         }
         if ended != done {
             return Err(DecodeError("the snapshot's end is not where it was announced"));
         }
         self.header = header;
+        self.last = last;
         Ok(batch)
     }
 
@@ -128,13 +139,7 @@ impl Staging {
     }
 
     /// Events come in the order of their revisions, so the last one of a key is its live version.
-    fn put_event(
-        &self,
-        batch: &mut WriteBatch,
-        id: crate::key_layout::EventId,
-        event: EventRecord,
-        record: Bytes,
-    ) {
+    fn put_event(&self, batch: &mut WriteBatch, id: EventId, event: EventRecord, record: Bytes) {
         let layout = self.layout;
         batch.put(layout.event(id), record);
         let kind = Bytes::copy_from_slice(&[event.kind.code()]);
@@ -164,5 +169,50 @@ impl Staging {
         let live = GenerationRecord { format: STATE_FORMAT, live: self.layout.generation };
         batch.put(GenerationRecord::key(self.layout.group), live.encode());
         batch
+    }
+}
+
+/// Refuses what would make the state unreadable.
+fn check_pair(space: Space, name: Bytes, value: Bytes) -> Result<(), DecodeError> {
+    match space {
+        Space::Members => {
+            let member = crate::envelope::get_member(&mut value.clone())?;
+            let named = name == member.id.0.to_be_bytes()[..];
+            if named { Ok(()) } else { Err(DecodeError("a member is under another's id")) }
+        }
+        _ => crate::idempotent_receiver::check_record(name, value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::codec::seal;
+    use clocks::{GroupId, Term};
+    use proptest::prelude::*;
+
+    const POSITION: LogPosition = LogPosition::new(Term(1), 9);
+
+    proptest! {
+        /// Bytes of a peer whose checksum is right and whose content is anything.
+        #[test]
+        fn hostile_chunks_are_refused_or_stored_never_a_panic(
+            bodies in prop::collection::vec(any::<Vec<u8>>(), 1..4),
+            tags in prop::collection::vec(0..7u8, 3),
+            done: bool,
+        ) {
+            let layout = Layout { group: GroupId(1), generation: 2 };
+            let mut staging = Staging::new(POSITION, layout);
+            let state = StateRecord { applied: POSITION, ..StateRecord::initial() };
+            let header = Record::Header { kind: MachineKind::Keyspace, state, membership: None };
+            let first = seal(&[header], &[], POSITION, 0);
+            let taken = staging.take(MachineKind::Keyspace, 0, &first, false);
+            prop_assert!(matches!(taken, Staged::Store(_)));
+            for (body, tag) in bodies.into_iter().zip(tags) {
+                let garbage = [&[tag][..], &body].concat();
+                let chunk = seal(&[], &garbage, POSITION, staging.next);
+                staging.take(MachineKind::Keyspace, staging.next, &chunk, done);
+            }
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The state machines, seen from outside.
 
+mod envelope;
+mod recovery;
 mod scripts;
 mod state_watch;
 mod support;

@@ -46,6 +46,12 @@ impl Group {
         Group { engine, machine, events: Vec::new(), kind, sequence: 0 }
     }
 
+    /// A machine whose engine the test does not look at.
+    pub(crate) fn of(machine: StateMachine) -> Group {
+        let (engine, kind) = (MemEngine::new(), MachineKind::Keyspace);
+        Group { engine, machine, events: Vec::new(), kind, sequence: 0 }
+    }
+
     /// Applies entries directly behind what was applied.
     pub(crate) fn apply(&mut self, contents: Vec<Content>) -> Applied {
         let first = self.machine.applied().index + 1;

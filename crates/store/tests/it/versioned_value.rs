@@ -258,7 +258,7 @@ fn keys() -> impl Strategy<Value = KeyRange> {
     ]
 }
 
-fn put() -> impl Strategy<Value = Put> {
+pub(crate) fn put() -> impl Strategy<Value = Put> {
     let flags = (any::<bool>(), prop::bool::weighted(0.2), prop::bool::weighted(0.1));
     let lease = prop_oneof![20 => Just(0), 1 => Just(7i64)];
     (user_key(), 0..5u8, flags, lease).prop_map(|(key, value, flags, lease)| Put {
@@ -271,7 +271,7 @@ fn put() -> impl Strategy<Value = Put> {
     })
 }
 
-fn delete() -> impl Strategy<Value = DeleteRange> {
+pub(crate) fn delete() -> impl Strategy<Value = DeleteRange> {
     (keys(), any::<bool>()).prop_map(|(keys, prev_kv)| DeleteRange { keys, prev_kv })
 }
 
@@ -328,7 +328,7 @@ fn compare() -> impl Strategy<Value = Compare> {
 }
 
 /// Transactions as front ends let them pass: the keys of a branch's puts and deletes are distinct.
-fn txn() -> impl Strategy<Value = Txn> {
+pub(crate) fn txn() -> impl Strategy<Value = Txn> {
     let leaf = prop_oneof![
         range().prop_map(TxnOp::Range),
         put().prop_map(TxnOp::Put),
@@ -381,12 +381,19 @@ enum Step {
     Restart,
 }
 
+/// A command of the keyspace.
+pub(crate) fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        6 => put().prop_map(Command::Put),
+        3 => delete().prop_map(Command::DeleteRange),
+        4 => txn().prop_map(Command::Txn),
+        1 => (-1..20i64).prop_map(|revision| Command::Compact { revision }),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => put().prop_map(|put| Step::Enter(Command::Put(put))),
-        3 => delete().prop_map(|delete| Step::Enter(Command::DeleteRange(delete))),
-        4 => txn().prop_map(|txn| Step::Enter(Command::Txn(txn))),
-        1 => (-1..20i64).prop_map(|revision| Step::Enter(Command::Compact { revision })),
+        14 => command().prop_map(Step::Enter),
         8 => range().prop_map(Step::Read),
         2 => Just(Step::CompactSome),
         1 => Just(Step::Restart),

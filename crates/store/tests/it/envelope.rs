@@ -1,0 +1,217 @@
+//! The envelope of a command: what is written is read, hostile bytes are refused, and version 1 is
+//! read for ever.
+
+use crate::versioned_value::{delete, put, txn};
+use bytes::{BufMut, Bytes, BytesMut};
+use clocks::NodeId;
+use proptest::prelude::*;
+use store::command::{
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, Member, Put, SessionId,
+    Txn, TxnOp,
+};
+use store::limits::{TXN_DEPTH_MAX, TXN_ITEMS_MAX};
+use store::range::{KeyRange, Projection, Range, SortOrder, SortTarget};
+
+fn member() -> impl Strategy<Value = Member> {
+    let addresses = || prop::collection::vec("[a-z]{0,4}:[0-9]{1,4}", 0..3);
+    (any::<u64>(), "\\PC{0,5}", addresses(), addresses(), any::<u128>(), any::<u32>()).prop_map(
+        |(id, name, peer_addresses, client_urls, directory_id, feature_level)| Member {
+            id: NodeId(id),
+            name,
+            peer_addresses,
+            client_urls,
+            directory_id,
+            feature_level,
+        },
+    )
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        Just(Command::OpenSession),
+        put().prop_map(Command::Put),
+        delete().prop_map(Command::DeleteRange),
+        txn().prop_map(Command::Txn),
+        any::<i64>().prop_map(|revision| Command::Compact { revision }),
+        member().prop_map(Command::RegisterMember),
+        any::<u32>().prop_map(|level| Command::RaiseFeatureLevel { level }),
+    ]
+}
+
+fn envelope() -> impl Strategy<Value = Envelope> {
+    (any::<[u64; 5]>(), command()).prop_map(|(numbers, command)| Envelope {
+        session: SessionId { member: NodeId(numbers[0]), incarnation: numbers[1] },
+        sequence: numbers[2],
+        answered_below: numbers[3],
+        advisory_time_ms: numbers[4],
+        command,
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(envelope in envelope()) {
+        prop_assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
+    }
+
+    #[test]
+    fn every_shorter_and_every_longer_form_is_refused(envelope in envelope()) {
+        let bytes = envelope.encode();
+        for length in 0..bytes.len() {
+            prop_assert!(Envelope::decode(bytes.slice(..length)).is_err());
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        prop_assert!(Envelope::decode(longer.into()).is_err());
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused_or_read_never_a_panic(
+        envelope in envelope(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let mut bytes = envelope.encode().to_vec();
+        for (place, byte) in damage {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        if let Ok(read) = Envelope::decode(bytes.clone().into()) {
+            prop_assert_eq!(&read.encode()[..], &bytes[..], "two forms of one envelope");
+        }
+    }
+
+    #[test]
+    fn random_bytes_are_refused_or_read_never_a_panic(mut bytes: Vec<u8>) {
+        let _ = Envelope::decode(bytes.clone().into());
+        // Past the version and the fixed fields.
+        bytes.splice(0..0, [[1].as_slice(), &[0; 40]].concat());
+        let _ = Envelope::decode(bytes.into());
+    }
+}
+
+fn nested(depth: usize) -> Envelope {
+    let mut txn = Txn::default();
+    for _ in 1..depth {
+        txn = Txn { success: vec![TxnOp::Txn(txn)], ..Txn::default() };
+    }
+    of(Command::Txn(txn))
+}
+
+fn of(command: Command) -> Envelope {
+    Envelope {
+        session: SessionId::default(),
+        sequence: 1,
+        answered_below: 0,
+        advisory_time_ms: 0,
+        command,
+    }
+}
+
+#[test]
+fn nesting_is_bounded() {
+    assert!(Envelope::decode(nested(TXN_DEPTH_MAX).encode()).is_ok());
+    let refused = Envelope::decode(nested(TXN_DEPTH_MAX + 1).encode()).unwrap_err();
+    assert_eq!(refused.0, "its transactions are nested too deeply");
+}
+
+#[test]
+fn the_number_of_operations_is_bounded_over_all_levels() {
+    let op = || TxnOp::Range(Range::of(KeyRange::Key(Bytes::new())));
+    let branch = |length| std::iter::repeat_with(op).take(length).collect();
+    let inner = Txn { success: branch(TXN_ITEMS_MAX - 2), ..Txn::default() };
+    let mut outer = Txn { failure: vec![TxnOp::Txn(inner)], ..Txn::default() };
+    outer.success = branch(1);
+    assert!(Envelope::decode(of(Command::Txn(outer.clone())).encode()).is_ok());
+    outer.success = branch(2);
+    assert!(Envelope::decode(of(Command::Txn(outer)).encode()).is_err());
+}
+
+/// A count of four billion in a few bytes must not allocate for four billion.
+#[test]
+fn a_count_alone_allocates_nothing() {
+    let empty = of(Command::Txn(Txn::default())).encode();
+    for (place, bomb) in [(42, u32::MAX), (42, 60_000), (46, u32::MAX), (50, 60_000)] {
+        let mut bytes = BytesMut::from(&empty[..place]);
+        bytes.put_u32(bomb);
+        assert!(Envelope::decode(bytes.freeze()).is_err(), "{place} {bomb}");
+    }
+}
+
+/// Every form of every field once.
+fn golden_envelopes() -> Vec<Envelope> {
+    let text = |text: &'static str| Bytes::from_static(text.as_bytes());
+    let key = || KeyRange::Key(text("key"));
+    let span = || KeyRange::Span { start: text("a"), end: text("b") };
+    let put = Put { key: text("key"), value: text("value"), ..Put::default() };
+    let all =
+        Put { lease: -7, prev_kv: true, ignore_value: true, ignore_lease: true, ..put.clone() };
+    let range = Range {
+        revision: 1,
+        limit: 2,
+        sort_target: SortTarget::Mod,
+        sort_order: SortOrder::Descend,
+        projection: Projection::KeysOnly,
+        min_mod_revision: 3,
+        max_mod_revision: 4,
+        min_create_revision: 5,
+        max_create_revision: 6,
+        ..Range::of(KeyRange::From(text("from")))
+    };
+    let compare = |result, target| Compare { keys: key(), result, target };
+    let inner = Txn {
+        compare: vec![
+            compare(CompareResult::Equal, CompareTarget::Version(1)),
+            compare(CompareResult::Greater, CompareTarget::Create(2)),
+            compare(CompareResult::Less, CompareTarget::Mod(3)),
+            compare(CompareResult::NotEqual, CompareTarget::Value(text("value"))),
+            compare(CompareResult::Equal, CompareTarget::Lease(4)),
+        ],
+        success: vec![TxnOp::Put(put.clone())],
+        failure: vec![TxnOp::DeleteRange(DeleteRange { keys: span(), prev_kv: false })],
+    };
+    let txn = Txn { success: vec![TxnOp::Range(range), TxnOp::Txn(inner)], ..Txn::default() };
+    let member = Member {
+        id: NodeId(9),
+        name: "nine".to_owned(),
+        peer_addresses: vec!["host:2380".to_owned()],
+        client_urls: vec!["http://host:2379".to_owned(), "http://host:1".to_owned()],
+        directory_id: 1 << 100,
+        feature_level: 3,
+    };
+    let commands = [
+        Command::OpenSession,
+        Command::Put(put),
+        Command::Put(all),
+        Command::DeleteRange(DeleteRange { keys: key(), prev_kv: true }),
+        Command::Txn(txn),
+        Command::Compact { revision: 5 },
+        Command::RegisterMember(member),
+        Command::RaiseFeatureLevel { level: 2 },
+    ];
+    let session = SessionId { member: NodeId(1), incarnation: 2 };
+    let wrap = |command| Envelope {
+        session,
+        sequence: 3,
+        answered_below: 2,
+        advisory_time_ms: 1_700_000_000_000,
+        command,
+    };
+    commands.into_iter().map(wrap).collect()
+}
+
+#[test]
+fn version_1_is_read_for_ever() {
+    let golden = include_str!("../golden/envelope_v1.txt");
+    let lines: Vec<_> = golden.lines().filter(|line| !line.starts_with('#')).collect();
+    let envelopes = golden_envelopes();
+    let hex = |envelope: &Envelope| -> String {
+        envelope.encode().iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    assert_eq!(lines, envelopes.iter().map(hex).collect::<Vec<_>>());
+    for (line, envelope) in lines.iter().zip(envelopes) {
+        let bytes: Vec<_> = (0..line.len())
+            .step_by(2)
+            .map(|place| u8::from_str_radix(&line[place..place + 2], 16).unwrap())
+            .collect();
+        assert_eq!(Envelope::decode(bytes.into()), Ok(envelope));
+    }
+}
