@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use checkers::history::{History, Operation};
 use checkers::linearizability::{self, Verdict};
+use checkers::revision_order;
 
 use crate::member_client::Versioned;
 use crate::watch_recorder::{WatchRecord, WatchedChange};
@@ -127,12 +128,16 @@ fn watchers(evidence: &Evidence) -> Vec<String> {
     complaints
 }
 
-fn order(evidence: &Evidence) -> Option<String> {
+/// Some order explains every reply, and the revisions name one.
+fn order(evidence: &Evidence) -> Vec<String> {
     let history: History = evidence.operations.iter().cloned().collect();
+    let violations = revision_order::check(&history);
+    let mut complaints = shortened(violations.iter().map(ToString::to_string).collect());
     match linearizability::check(&history) {
-        Verdict::Linearizable => None,
-        verdict => Some(verdict.to_string()),
+        Verdict::Linearizable => {}
+        verdict => complaints.push(verdict.to_string()),
     }
+    complaints
 }
 
 fn first_difference(expected: &[WatchedChange], actual: &[WatchedChange]) -> Option<String> {
@@ -254,6 +259,13 @@ mod tests {
             ..put("", 0, 0)
         });
         assert!(complaint(&evidence).contains("not linearizable"));
+    }
+
+    #[test]
+    fn a_revision_that_runs_against_time_is_found() {
+        let mut evidence = good();
+        evidence.operations[0] = put("a", 20, 2);
+        assert!(complaint(&evidence).contains("revision"), "{}", complaint(&evidence));
     }
 
     #[test]

@@ -112,7 +112,7 @@ const ROWS: [Row; 12] = [
     Row {
         name: "quorate",
         ours: &["node", "simulator", "harness"],
-        external: &["clap", "serde", "serde_json", "tokio", "toml", "tracing-subscriber"],
+        external: &["clap", "tokio", "tracing-subscriber"],
         development: &[],
     },
     Row { name: "xtask", ours: &[], external: &["toml"], development: &[] },
