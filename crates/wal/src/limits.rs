@@ -77,3 +77,27 @@ impl WalConfig {
 pub(crate) fn round_up_to_block(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_out_of_range_are_said_plainly() {
+        let good = WalConfig::default();
+        assert_eq!(good.validate(), Ok(()));
+        let smallest = WalConfig { segment_bytes: MIN_SEGMENT_BYTES, ..good.clone() };
+        assert_eq!(smallest.validate(), Ok(()));
+        let bad = [
+            WalConfig { segment_bytes: MIN_SEGMENT_BYTES - BLOCK, ..good.clone() },
+            WalConfig { segment_bytes: MIN_SEGMENT_BYTES + 1, ..good.clone() },
+            WalConfig { max_batch_bytes: 0, ..good.clone() },
+            WalConfig { max_batch_bytes: MAX_PAYLOAD_BYTES + 1, ..good.clone() },
+            WalConfig { writes_in_flight: 0, ..good },
+        ];
+        for config in bad {
+            let words = config.validate().expect_err("it is out of range");
+            assert!(words.contains("log"), "{words}");
+        }
+    }
+}

@@ -7,7 +7,7 @@
 use crate::batch_codec::{BATCH_HEADER_BYTES, BatchHeader};
 use crate::low_water_mark::Touch;
 use crate::record_codec::{self, RecordHeader, RecordKind};
-use crate::{AppendToken, EntryRecord, GroupState, Record};
+use crate::{AppendToken, DiskOp, EntryRecord, GroupState, Record};
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex};
 use std::collections::BTreeMap;
@@ -34,13 +34,16 @@ pub(crate) struct QueuedBatch {
 impl QueuedBatch {
     /// An empty batch.
     pub(crate) fn new(sequence: u64) -> QueuedBatch {
+        // Whole blocks from the start: padding the batch later rarely moves it.
+        let mut buffer = Vec::with_capacity(DiskOp::BLOCK);
+        buffer.resize(BATCH_HEADER_BYTES, 0);
         QueuedBatch {
             sequence,
             through: None,
             touched: BTreeMap::new(),
             states: BTreeMap::new(),
             clears_damage: false,
-            buffer: vec![0; BATCH_HEADER_BYTES],
+            buffer,
             records: 0,
         }
     }

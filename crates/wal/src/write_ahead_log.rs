@@ -6,7 +6,7 @@
 //! block and a synced block is never written again; a failed write is final.
 //! Not here: the files (`segmented_log`), giving them back (`low_water_mark`), starting (`recovery`).
 
-use crate::batch_codec::BatchHeader;
+use crate::batch_codec::{BATCH_HEADER_BYTES, BatchHeader};
 use crate::group_log::GroupLog;
 use crate::limits::{WalConfig, round_up_to_block};
 use crate::log_reader::ReadPlan;
@@ -282,7 +282,8 @@ impl Wal {
         for (&group, log) in &self.groups {
             let queued =
                 |batch: &QueuedBatch| batch.floor(group).is_some_and(|floor| floor <= log.start());
-            if !self.queue.iter().any(queued) {
+            let news = log.start() > self.low_water.released(group);
+            if news && !self.queue.iter().any(queued) {
                 self.low_water.release(group, log.start());
             }
         }
@@ -294,7 +295,7 @@ impl Wal {
         let batch = self.queue.front().expect("the caller has seen it");
         let marks = (self.groups.len() * RECORD_HEADER_BYTES) as u64;
         let len = batch.len() as u64 + marks;
-        let bare_mark = QueuedBatch::new(0).len() as u64 + marks;
+        let bare_mark = BATCH_HEADER_BYTES as u64 + marks;
         let only_moves_mark = batch.is_empty() && batch.through.is_none();
         let kept = if only_moves_mark { 0 } else { round_up_to_block(bare_mark) };
         self.segmented.placement(len, kept, self.opening_len())

@@ -175,3 +175,26 @@ fn a_failed_write_is_final() {
     wal.flush(&mut disk);
     assert!(disk.under_way.is_empty(), "nothing is written any more");
 }
+
+#[test]
+#[should_panic(expected = "a payload exceeds the documented limit")]
+fn a_payload_above_the_limit_is_the_owners_bug() {
+    let mut disk = ModelDisk::default();
+    let mut wal = open(&mut disk);
+    let payload = Bytes::from(vec![0; wal::MAX_PAYLOAD_BYTES + 1]);
+    let entry = EntryRecord { position: LogPosition::new(Term(1), 1), kind: 0, payload };
+    wal.append(vec![Record::Entry { group: GROUP, entry }]);
+}
+
+#[test]
+fn a_payload_at_the_limit_is_written_and_read_back() {
+    let mut disk = ModelDisk::default();
+    let mut wal = open(&mut disk);
+    write(&mut wal, &mut disk, vec![append_of(wal::MAX_PAYLOAD_BYTES, 1, 1)]);
+    let (mut wal, recovered) = Wal::recover(config(), &mut disk).expect("it recovers");
+    let group = &recovered.groups[&GROUP];
+    assert_eq!(group.last, Some(LogPosition::new(Term(1), 1)));
+    assert!(group.tail.is_empty(), "it is above what recovery hands over");
+    let read = read_all(&mut wal, &mut disk);
+    assert_eq!(read[0].payload.len(), wal::MAX_PAYLOAD_BYTES);
+}
