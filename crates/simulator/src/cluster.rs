@@ -15,6 +15,7 @@ use crate::node_clock::NodeClock;
 use crate::process::{Machine, Node, Process, Start};
 use crate::report::Violation;
 use crate::rng::{Chance, Rng, Seed};
+use crate::run::Options;
 use crate::swarm::Swarm;
 use crate::trace_hash::TraceHash;
 use crate::witness::{Breach, Witness};
@@ -91,6 +92,9 @@ pub struct Plan {
     pub settle: u64,
 }
 
+/// Hears what happens, with the true time in nanoseconds.
+pub type Narrator = fn(Instant, &str);
+
 /// Answers since the core was healed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
@@ -107,6 +111,7 @@ pub(crate) struct World {
     pub(crate) swarm: Swarm,
     pub(crate) plan: Plan,
     pub(crate) mutant: Option<Mutant>,
+    narrator: Option<Narrator>,
     pub(crate) groups: Vec<GroupId>,
     pub(crate) keyspaces: Vec<GroupId>,
     pub(crate) nodes: Vec<Node>,
@@ -133,7 +138,7 @@ pub(crate) struct World {
 impl World {
     /// A world in which nothing has started yet.
     #[must_use]
-    pub(crate) fn new(seed: Seed, swarm: Swarm, plan: Plan, mutant: Option<Mutant>) -> World {
+    pub(crate) fn new(seed: Seed, swarm: Swarm, options: &Options) -> World {
         let keyspaces = vec![GroupId(1), GroupId(2)];
         let groups = vec![GroupId(0), GroupId(1), GroupId(2)];
         let nodes: Vec<Node> = (0..swarm.nodes).map(|slot| new_node(seed, &swarm, slot)).collect();
@@ -147,8 +152,9 @@ impl World {
             rng: seed.stream("world", 0),
             fault_rng: seed.stream("faults", 0),
             swarm,
-            plan,
-            mutant,
+            plan: options.plan,
+            mutant: options.mutant,
+            narrator: options.narrator,
             groups,
             keyspaces,
             nodes,
@@ -268,6 +274,13 @@ impl World {
         usize::try_from(id.0 - 1).expect("ids are slots plus one")
     }
 
+    /// Tells the narrator, if there is one.
+    pub(crate) fn tell_narrator(&self, line: impl FnOnce() -> String) {
+        if let Some(narrator) = self.narrator {
+            narrator(self.heap.now(), &line());
+        }
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.phase == Phase::Over
     }
@@ -291,6 +304,7 @@ impl World {
     pub(crate) fn start(&mut self, slot: Slot) {
         let now = self.heap.now();
         let seed = self.rng.bits();
+        self.tell_narrator(|| format!("node {slot} starts"));
         match self.nodes[slot].start(now, seed) {
             Start::Running => {
                 self.witness.restarted(slot);
@@ -316,6 +330,7 @@ impl World {
     /// Ends the process of a machine; the machine too, if the power fails.
     pub(crate) fn crash(&mut self, slot: Slot, crash: Crash) {
         let now = self.heap.now();
+        self.tell_narrator(|| format!("node {slot} ends by {crash:?}"));
         let kept = match self.nodes[slot].engine.unflushed() {
             0 => 0,
             unflushed if self.fault_rng.flip() => self.fault_rng.index(unflushed + 1),
@@ -361,6 +376,7 @@ impl World {
             return;
         }
         *self.faults.entry(kind).or_default() += 1;
+        self.tell_narrator(|| format!("fault {kind:?}"));
         let slot = self.fault_rng.index(self.nodes.len());
         let now = self.heap.now();
         match kind {

@@ -115,6 +115,8 @@ impl World {
         };
         match message {
             Ok(message) => {
+                let Packet { from, to, .. } = packet;
+                self.tell_narrator(|| format!("{from} -> {to}: {message:?}"));
                 let from = self.nodes[packet.from].id;
                 self.tell(packet.to, LogEvent::Peer { from, message });
             }

@@ -25,7 +25,7 @@ mod watchers;
 mod witness;
 mod workload;
 
-pub use cluster::Plan;
+pub use cluster::{Narrator, Plan};
 pub use event_heap::Instant;
 pub use faults::FaultKind;
 pub use mutant::Mutant;

@@ -3,7 +3,7 @@
 //! A panic in the core is one of its assertions: it is caught at this boundary and reported as the
 //! seed's violation.
 
-use crate::cluster::{Plan, World};
+use crate::cluster::{Narrator, Plan, World};
 use crate::event_heap::SECOND;
 use crate::mutant::Mutant;
 use crate::report::{SeedReport, Totals, Violation};
@@ -24,12 +24,15 @@ pub struct Options {
     pub plan: Plan,
     /// A planted bug, in tests of the checks.
     pub mutant: Option<Mutant>,
+    /// Called with the time and a line about every event, to read how a seed came to fail. What it
+    /// is told changes nothing in the run.
+    pub narrator: Option<Narrator>,
 }
 
 impl Default for Options {
     fn default() -> Options {
         let plan = Plan { safety: 50 * SECOND, liveness: 15 * SECOND, settle: 30 * SECOND };
-        Options { plan, mutant: None }
+        Options { plan, mutant: None, narrator: None }
     }
 }
 
@@ -40,7 +43,7 @@ pub fn run_seed(seed: u64, options: &Options) -> SeedReport {
     if let Some(mutant) = options.mutant {
         mutant.shape(&mut swarm);
     }
-    let mut world = World::new(Seed(seed), swarm, options.plan, options.mutant);
+    let mut world = World::new(Seed(seed), swarm, options);
     let panic = catch_unwind(AssertUnwindSafe(|| world.run())).err();
     let mut report = world.report(seed);
     if let Some(panic) = panic {

@@ -119,6 +119,7 @@ impl World {
     }
 
     fn on_log_effect(&mut self, slot: Slot, effect: LogEffect) {
+        self.tell_narrator(|| format!("node {slot} log: {effect:?}"));
         match effect {
             LogEffect::Send { to, message } => {
                 let to = self.slot_of(to);
@@ -197,6 +198,7 @@ impl World {
     }
 
     fn on_applier_effect(&mut self, slot: Slot, effect: ApplierEffect) {
+        self.tell_narrator(|| format!("node {slot} applier: {effect:?}"));
         match effect {
             ApplierEffect::Log(event) => {
                 if let LogEvent::SnapshotWritten { group, position, done: true, .. } = &event {
