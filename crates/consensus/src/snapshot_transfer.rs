@@ -165,6 +165,11 @@ impl Raft {
             (receiving.from, receiving.term, receiving.position) == (from, term, position)
         };
         match self.incoming.receiving.as_mut().filter(resumes) {
+            // The leader can no longer read where we stopped: it begins anew. (A repeated chunk 0
+            // costs no more than that.)
+            Some(receiving) if chunk == 0 && receiving.next > 1 && !receiving.writing => {
+                (receiving.next, receiving.writing, receiving.installing) = (0, true, done);
+            }
             Some(receiving) if receiving.next != chunk => {
                 let next = receiving.next;
                 return self.outbox.send(from, Body::SnapshotAck { position, next });
