@@ -464,6 +464,7 @@ impl World {
     /// Heals a core that can form a quorum; leaves the rest dead, paused or cut off for good.
     fn heal_core(&mut self) {
         self.phase = Phase::Liveness;
+        self.network.heal_losses();
         self.end_partitions();
         let count = self.nodes.len();
         let quorum = count / 2 + 1;

@@ -132,6 +132,11 @@ impl Network {
         }
     }
 
+    /// From now on no message is lost but by a broken connection or a blocked link.
+    pub(crate) fn heal_losses(&mut self) {
+        self.profile.loss = Chance(0);
+    }
+
     /// Whether a message sent now would have a connection to go over.
     #[must_use]
     pub(crate) fn is_up(&mut self, a: Slot, b: Slot) -> bool {
