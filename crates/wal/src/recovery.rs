@@ -550,3 +550,66 @@ impl Evidence {
         Ok(evidence)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DiskError, DiskToken, Record};
+
+    /// A directory with one file, which nobody may write to.
+    struct OneFile(u64, Bytes);
+
+    impl Disk for OneFile {
+        fn submit(&mut self, _: DiskToken, op: DiskOp) {
+            panic!("recovery does not submit {op:?}");
+        }
+
+        fn list(&mut self) -> Result<Vec<FileInfo>, DiskError> {
+            Ok(vec![FileInfo { file: FileId(self.0), len: self.1.len() as u64 }])
+        }
+
+        fn run(&mut self, op: DiskOp) -> Result<Bytes, DiskError> {
+            let DiskOp::Read { offset, len, .. } = op else {
+                return Err(DiskError::Failed(format!("a log with a hole is written to: {op:?}")));
+            };
+            let at = |offset: u64| usize::try_from(offset).expect("it fits memory");
+            Ok(self.1.slice(at(offset)..at(offset + len)))
+        }
+    }
+
+    #[test]
+    fn entries_that_are_gone_and_were_never_released_are_corruption() {
+        let header = SegmentHeader {
+            incarnation: 4,
+            base_sequence: 9,
+            previous: Some(PreviousEnd { segment: 3, end: 8192, sequence: 8 }),
+            oldest: 4,
+            damage: None,
+            state_sequence: 0,
+        };
+        let mut bytes = header.encode(&[], 0);
+        let mut batch = QueuedBatch::new(9);
+        let position = LogPosition::new(Term(1), 7);
+        let entry = EntryRecord { position, kind: 0, payload: Bytes::new() };
+        batch.push(&Record::Entry { group: GroupId(1), entry });
+        let offset = bytes.len() as u64;
+        bytes.extend(batch.seal(BatchHeader {
+            incarnation: 4,
+            offset,
+            base_sequence: 9,
+            sequence: 9,
+            synced: 8,
+            oldest: 4,
+            state_sequence: 0,
+            body_len: 0,
+            records: 0,
+        }));
+        bytes.resize(4 * DiskOp::BLOCK, 0);
+
+        let mut disk = OneFile(4, bytes.into());
+        let error = Wal::recover(WalConfig::default(), &mut disk).expect_err("1 to 6 are lost");
+        let damage = Damage { file: FileId(4), offset: 0 };
+        let detail = "the log of g1 begins with entry 7, those before are lost".into();
+        assert_eq!(error, WalError::Corrupt { damage, detail });
+    }
+}
