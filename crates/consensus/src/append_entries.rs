@@ -10,7 +10,7 @@ use crate::leader_and_followers::{Leader, RoleState};
 use crate::outbox::Outbox;
 use crate::raft::Raft;
 use crate::replicated_log::ReplicatedLog;
-use crate::request_pipeline::{Peer, Probe, Sending};
+use crate::request_pipeline::{Peer, Probe, Sending, Sent};
 use crate::{Body, Config, Effect, Entry};
 use alloc::vec::Vec;
 use clocks::{LogIndex, LogPosition, Monotonic, NodeId};
@@ -20,31 +20,38 @@ struct Source<'a> {
     log: &'a ReplicatedLog,
     config: &'a Config,
     committed: LogIndex,
-    round: u64,
+    sent: Sent,
 }
 
 impl Raft {
     /// Sends every peer what its window allows.
-    pub(crate) fn replicate(&mut self) {
+    pub(crate) fn replicate(&mut self, now: Monotonic) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Leader { peers, rounds, .. } = leader.as_mut();
         let (log, config) = (&self.log, &self.config);
         let committed = self.mark.committed();
-        let source = Source { log, config, committed, round: rounds.latest() };
+        let sent = Sent { round: rounds.latest(), at: now };
+        let source = Source { log, config, committed, sent };
         for (node, peer) in peers {
             while send_next(*node, peer, &source, &mut self.outbox) {}
         }
     }
 
     /// Entries read from the own log for a peer.
-    pub(crate) fn forward_log_read(&mut self, node: NodeId, mut entries: Vec<Entry>) {
+    pub(crate) fn forward_log_read(
+        &mut self,
+        now: Monotonic,
+        node: NodeId,
+        mut entries: Vec<Entry>,
+    ) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Leader { peers, rounds, .. } = leader.as_mut();
         let Some(peer) = peers.get_mut(&node) else { return };
         let Some(from) = peer.reading.take() else { return };
         let (log, config) = (&self.log, &self.config);
         let committed = self.mark.committed();
-        let source = Source { log, config, committed, round: rounds.latest() };
+        let sent = Sent { round: rounds.latest(), at: now };
+        let source = Source { log, config, committed, sent };
         if from != peer.next {
             return;
         }
@@ -54,7 +61,7 @@ impl Raft {
             .zip(from..)
             .take_while(|(entry, index)| log.position_at(*index) == Some(entry.position))
             .count();
-        entries.truncate(current);
+        entries.truncate(current.min(config.max_append_entries));
         if entries.is_empty() {
             peer.needs_snapshot();
         } else if !matches!(peer.sending, Sending::Snapshot(_)) && peer.has_room(config) {
@@ -182,7 +189,7 @@ impl Raft {
 
 /// Sends the next append to a peer, or asks for what it takes. Returns whether there may be more.
 fn send_next(node: NodeId, peer: &mut Peer, source: &Source<'_>, outbox: &mut Outbox) -> bool {
-    let Source { log, config, committed, round } = *source;
+    let Source { log, config, committed, sent } = *source;
     match &mut peer.sending {
         Sending::Snapshot(snapshot) => {
             if let Some((position, chunk)) = snapshot.take_wanted() {
@@ -219,7 +226,7 @@ fn send_next(node: NodeId, peer: &mut Peer, source: &Source<'_>, outbox: &mut Ou
     let tell = peer.told < committed && peer.is_idle();
     match &mut peer.sending {
         Sending::Probe(probe) => {
-            *probe = Some(Probe { previous, committed, round });
+            *probe = Some(Probe { previous, committed, sent });
             outbox.send(node, Body::Append { previous, entries, committed });
         }
         Sending::Replicate if tell => {
@@ -239,14 +246,14 @@ fn send_entries(
     source: &Source<'_>,
     outbox: &mut Outbox,
 ) {
-    let Source { log, committed, round, .. } = *source;
+    let Source { log, committed, sent, .. } = *source;
     let previous = log.position_at(peer.next - 1).expect("entries follow the log's start");
     let last = entries.last().expect("there is at least one").position.index;
     match &mut peer.sending {
-        Sending::Probe(probe) => *probe = Some(Probe { previous, committed, round }),
+        Sending::Probe(probe) => *probe = Some(Probe { previous, committed, sent }),
         Sending::Replicate => {
             let bytes = entries.iter().map(Entry::weight).sum();
-            peer.sent(last, bytes, round);
+            peer.sent(last, bytes, sent);
             peer.told = peer.told.max(committed.min(last));
         }
         Sending::Snapshot(_) => return,

@@ -131,15 +131,16 @@ impl Raft {
         if let Some(sent) = leader.rounds.sent_at(round) {
             leader.lease.answered(peer, round, sent);
         }
-        self.unpause(from, round);
+        self.unpause(now, from, round);
     }
 
     /// A heartbeat of `round` was answered: what was sent before it may be lost.
-    pub(crate) fn unpause(&mut self, from: NodeId, round: u64) {
+    pub(crate) fn unpause(&mut self, now: Monotonic, from: NodeId, round: u64) {
+        let patience = self.config.heartbeat_interval;
         let committed = self.mark.committed();
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&from) else { return };
-        if peer.unpause(round)
+        if peer.unpause(now, round, patience)
             && let Some(previous) = self.log.position_at(peer.next - 1)
         {
             let entries = Vec::new();

@@ -189,7 +189,7 @@ impl Raft {
                 self.handle_heartbeat(now, from, round, committed, lease);
             }
             Body::HeartbeatReply { round } => self.handle_heartbeat_reply(now, from, round),
-            Body::Returned { nonce } => self.handle_returned(from, nonce),
+            Body::Returned { nonce } => self.handle_returned(now, from, nonce),
             Body::ReturnHeard { nonce, position } => self.handle_return_heard(nonce, position),
             Body::SnapshotChunk { position, membership, chunk, data, done } => {
                 let read = SnapshotRead { position, membership, chunk, data, done };
@@ -252,13 +252,13 @@ impl Raft {
 
     /// Answer to `Effect::ReadLog`: consecutive entries from the index asked for; empty if the log
     /// no longer holds it.
-    pub fn handle_log_read(&mut self, _now: Monotonic, peer: NodeId, entries: Vec<Entry>) {
-        self.forward_log_read(peer, entries);
+    pub fn handle_log_read(&mut self, now: Monotonic, peer: NodeId, entries: Vec<Entry>) {
+        self.forward_log_read(now, peer, entries);
     }
 
     /// Answer to `Effect::ReadSnapshot`.
-    pub fn handle_snapshot_read(&mut self, _now: Monotonic, peer: NodeId, read: SnapshotRead) {
-        self.forward_snapshot_read(peer, read);
+    pub fn handle_snapshot_read(&mut self, now: Monotonic, peer: NodeId, read: SnapshotRead) {
+        self.forward_snapshot_read(now, peer, read);
     }
 
     /// Answer to `Effect::WriteSnapshot`; with `done`, the snapshot is the live state, durably, and
@@ -388,7 +388,7 @@ impl Raft {
             self.answer_reads(now);
         }
         self.drive_transfer();
-        self.replicate();
+        self.replicate(now);
         self.outbox.write(&self.log);
         self.announce();
     }

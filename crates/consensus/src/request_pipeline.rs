@@ -9,14 +9,29 @@ use crate::snapshot_transfer::OutgoingSnapshot;
 use crate::{Config, PeerProgress, ProgressState};
 use alloc::collections::VecDeque;
 use clocks::{LogIndex, LogPosition, Monotonic, NodeId};
+use core::time::Duration;
 
 /// An append on the way.
 #[derive(Clone, Copy, Debug)]
 struct Request {
     last: LogIndex,
     bytes: usize,
-    /// The latest heartbeat round when it was sent.
-    round: u64,
+    sent: Sent,
+}
+
+/// When something was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// The latest heartbeat round then.
+    pub(crate) round: u64,
+    pub(crate) at: Monotonic,
+}
+
+impl Sent {
+    /// Whether a peer that answered `round` just now should have answered this too.
+    pub(crate) fn is_overdue(self, now: Monotonic, round: u64, patience: Duration) -> bool {
+        self.round < round && now.since(self.at) >= patience
+    }
 }
 
 /// The one append that asks where the logs meet.
@@ -24,7 +39,7 @@ struct Request {
 pub(crate) struct Probe {
     pub(crate) previous: LogPosition,
     pub(crate) committed: LogIndex,
-    pub(crate) round: u64,
+    pub(crate) sent: Sent,
 }
 
 #[derive(Debug)]
@@ -59,8 +74,8 @@ pub(crate) struct Peer {
     pub(crate) answered_round: u64,
     /// When the latest round that counts for the lease and that it answered was sent.
     pub(crate) promised_from: Option<Monotonic>,
-    /// The round in which the window was last checked for lost appends.
-    checked_round: u64,
+    /// When the window was last checked for lost appends.
+    checked: Monotonic,
     /// The damaged member's return that was heard, and the entry appended after it.
     pub(crate) returned: Option<(u64, LogPosition)>,
 }
@@ -80,7 +95,7 @@ impl Peer {
             heard: now,
             answered_round: 0,
             promised_from: None,
-            checked_round: 0,
+            checked: now,
             returned: None,
         }
     }
@@ -101,9 +116,9 @@ impl Peer {
     }
 
     /// An append with entries up to `last` is on its way.
-    pub(crate) fn sent(&mut self, last: LogIndex, bytes: usize, round: u64) {
+    pub(crate) fn sent(&mut self, last: LogIndex, bytes: usize, sent: Sent) {
         assert!(last >= self.next, "an append in the window has entries");
-        self.window.push_back(Request { last, bytes, round });
+        self.window.push_back(Request { last, bytes, sent });
         self.window_bytes += bytes;
         self.next = last + 1;
     }
@@ -128,9 +143,12 @@ impl Peer {
                 let told = probe.map_or(0, |probe| probe.committed.min(matched));
                 self.replicate_after(matched, told);
             }
-            Sending::Snapshot(_) if matched >= log_start => self.replicate_after(matched, 0),
+            Sending::Snapshot(snapshot) if matched >= log_start => {
+                let told = snapshot.index().min(matched);
+                self.replicate_after(matched, told);
+            }
             // Installed, but meanwhile the log was cut further: it needs another.
-            Sending::Snapshot(snapshot) if snapshot.is_installed_at(matched) => {
+            Sending::Snapshot(snapshot) if (1..=matched).contains(&snapshot.index()) => {
                 self.needs_snapshot();
             }
             Sending::Snapshot(_) => {}
@@ -153,24 +171,26 @@ impl Peer {
         self.reading = None;
     }
 
-    /// The peer answered heartbeat round `round`: what was sent before that round and not
-    /// answered may be lost (or wait for a slow disk). Returns whether an empty append should ask.
-    pub(crate) fn unpause(&mut self, round: u64) -> bool {
+    /// The peer answered heartbeat round `round`: what was sent before that round, some time ago,
+    /// and not answered may be lost (or wait for a slow disk). Returns whether an empty append
+    /// should ask.
+    pub(crate) fn unpause(&mut self, now: Monotonic, round: u64, patience: Duration) -> bool {
         match &mut self.sending {
             Sending::Probe(probe) => {
-                probe.take_if(|probe| probe.round < round);
+                probe.take_if(|probe| probe.sent.is_overdue(now, round, patience));
                 false
             }
             Sending::Replicate => {
-                let unanswered = self.window.front().is_some_and(|first| first.round < round);
-                let ask = unanswered && self.checked_round < round;
+                let first = self.window.front();
+                let overdue = first.is_some_and(|r| r.sent.is_overdue(now, round, patience));
+                let ask = overdue && now.since(self.checked) >= patience;
                 if ask {
-                    self.checked_round = round;
+                    self.checked = now;
                 }
                 ask
             }
             Sending::Snapshot(snapshot) => {
-                snapshot.unpause(round);
+                snapshot.unpause(now, round, patience);
                 false
             }
         }

@@ -9,11 +9,11 @@
 use crate::leader_and_followers::RoleState;
 use crate::raft::Raft;
 use crate::{Body, Payload};
-use clocks::{LogPosition, NodeId};
+use clocks::{LogPosition, Monotonic, NodeId};
 
 impl Raft {
     /// Leader: a damaged member is back.
-    pub(crate) fn handle_returned(&mut self, from: NodeId, nonce: u64) {
+    pub(crate) fn handle_returned(&mut self, now: Monotonic, from: NodeId, nonce: u64) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&from) else { return };
         let round = leader.rounds.latest();
@@ -28,7 +28,7 @@ impl Raft {
             peer.returned = Some((nonce, position));
         }
         self.outbox.send(from, Body::ReturnHeard { nonce, position });
-        self.unpause(from, round);
+        self.unpause(now, from, round);
     }
 
     /// Damaged member: the leader knows, and appended `position` since.

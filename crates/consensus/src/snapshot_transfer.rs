@@ -9,13 +9,14 @@
 
 use crate::leader_and_followers::RoleState;
 use crate::raft::{Raft, SnapshotRead};
-use crate::request_pipeline::Sending;
+use crate::request_pipeline::{Sending, Sent};
 use crate::{Body, Effect, Membership};
 use bytes::Bytes;
-use clocks::{LogPosition, Monotonic, NodeId, Term};
+use clocks::{LogIndex, LogPosition, Monotonic, NodeId, Term};
+use core::time::Duration;
 
-/// Heartbeat rounds answered without an answer to a chunk, after which it is sent again.
-const PATIENCE_ROUNDS: u64 = 5;
+/// How much longer than for an append the answer to a chunk may take, since it is written first.
+const PATIENCE_FACTOR: u32 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -23,8 +24,8 @@ enum Stage {
     Wanted,
     /// The host reads it.
     Reading,
-    /// It was sent after this heartbeat round.
-    Sent { round: u64 },
+    /// It was sent.
+    Sent(Sent),
 }
 
 /// The leader's side.
@@ -50,25 +51,26 @@ impl OutgoingSnapshot {
         })
     }
 
-    /// Whether the peer holds everything that the snapshot does.
-    pub(crate) fn is_installed_at(&self, matched: u64) -> bool {
-        self.position.is_some_and(|position| matched >= position.index)
+    /// The last index that the snapshot includes; 0 if none was begun.
+    pub(crate) fn index(&self) -> LogIndex {
+        self.position.map_or(0, |position| position.index)
     }
 
-    pub(crate) fn unpause(&mut self, answered: u64) {
-        if matches!(self.stage, Stage::Sent { round } if answered >= round + PATIENCE_ROUNDS) {
+    pub(crate) fn unpause(&mut self, now: Monotonic, round: u64, patience: Duration) {
+        let patience = patience * PATIENCE_FACTOR;
+        if matches!(self.stage, Stage::Sent(sent) if sent.is_overdue(now, round, patience)) {
             self.stage = Stage::Wanted;
         }
     }
 
     pub(crate) fn send_again(&mut self) {
-        if matches!(self.stage, Stage::Sent { .. }) {
+        if matches!(self.stage, Stage::Sent(_)) {
             self.stage = Stage::Wanted;
         }
     }
 
     /// Takes what the host read; false if it is not what was asked for.
-    fn take_read(&mut self, read: &SnapshotRead, round: u64) -> bool {
+    fn take_read(&mut self, read: &SnapshotRead, sent: Sent) -> bool {
         if self.stage != Stage::Reading {
             return false;
         }
@@ -80,7 +82,7 @@ impl OutgoingSnapshot {
         }
         self.position = Some(read.position);
         self.chunk = read.chunk;
-        self.stage = Stage::Sent { round };
+        self.stage = Stage::Sent(sent);
         true
     }
 
@@ -121,11 +123,17 @@ impl IncomingSnapshot {
 }
 
 impl Raft {
-    pub(crate) fn forward_snapshot_read(&mut self, node: NodeId, read: SnapshotRead) {
+    pub(crate) fn forward_snapshot_read(
+        &mut self,
+        now: Monotonic,
+        node: NodeId,
+        read: SnapshotRead,
+    ) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let Some(peer) = leader.peers.get_mut(&node) else { return };
         let Sending::Snapshot(snapshot) = &mut peer.sending else { return };
-        if snapshot.take_read(&read, leader.rounds.latest()) {
+        let sent = Sent { round: leader.rounds.latest(), at: now };
+        if snapshot.take_read(&read, sent) {
             let SnapshotRead { position, membership, chunk, data, done } = read;
             let body = Body::SnapshotChunk { position, membership, chunk, data, done };
             self.outbox.send(node, body);

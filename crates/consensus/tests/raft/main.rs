@@ -1,4 +1,5 @@
 //! Raft from outside: whole members with a disk that forgets what was not synced.
 
+mod golden;
 mod host;
 mod random_simulation;

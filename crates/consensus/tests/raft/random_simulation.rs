@@ -594,8 +594,10 @@ impl World {
 
 #[test]
 fn random_faults_break_no_promise() {
-    let from: u64 = std::env::var("SEED").map_or(0, |seed| seed.parse().expect("a number"));
-    let count: u64 = std::env::var("SEEDS").map_or(200, |seeds| seeds.parse().expect("a number"));
+    // For longer searches: SEED=1000 SEEDS=5000 cargo test ...
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let from = option_env!("SEED").map_or(0, number);
+    let count = option_env!("SEEDS").map_or(200, number);
     let (mut committed, mut reads, mut terms, mut damages) = (0, 0, 0, 0);
     for seed in from..from + count {
         let mut world = World::new(seed);
