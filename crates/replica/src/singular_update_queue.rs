@@ -54,6 +54,8 @@ pub struct LogMachine {
     persisting: VecDeque<Persisting>,
     log_readers: BTreeMap<wal::ReadToken, (GroupId, LogReader)>,
     next_log_read: u64,
+    /// What the host says of free space.
+    host_short_of_space: bool,
     /// Members, this one included, that are short of disk space.
     short_of_space: BTreeSet<NodeId>,
     next_condition: Monotonic,
@@ -98,6 +100,7 @@ impl LogMachine {
             persisting: VecDeque::new(),
             log_readers: BTreeMap::new(),
             next_log_read: 1,
+            host_short_of_space: false,
             short_of_space: BTreeSet::new(),
             next_condition: now,
             peers: BTreeSet::new(),
@@ -149,7 +152,10 @@ impl LogMachine {
             LogEvent::Connected(peer) => self.on_connected(peer, now),
             LogEvent::Disconnected(peer) => self.on_disconnected(peer, now),
             LogEvent::Disk(completion) => self.on_disk(completion, now, disk),
-            LogEvent::ShortOfSpace(short) => self.on_condition(self.config.node, short),
+            LogEvent::ShortOfSpace(short) => {
+                self.host_short_of_space = short;
+                self.check_space(disk);
+            }
             LogEvent::Session { group, session, open } => self.on_session(group, session, open),
             LogEvent::Flushed { group, position } => self.on_flushed(group, position),
             LogEvent::FeatureLevelPossible(level) => self.on_feature_level_possible(level),
@@ -189,7 +195,7 @@ impl LogMachine {
             self.drain_raft(group, now, disk);
             self.hand_over(group, now, disk);
         }
-        self.tell_condition(now);
+        self.tell_condition(now, disk);
         self.wal.flush(disk);
         for heartbeats in self.heartbeats.drain() {
             let to = heartbeats.to;
@@ -386,10 +392,20 @@ impl LogMachine {
         }
     }
 
-    fn tell_condition(&mut self, now: Monotonic) {
+    fn check_space(&mut self, disk: &mut dyn Disk) {
+        let full = self.wal.is_full();
+        self.on_condition(self.config.node, self.host_short_of_space || full);
+        if full {
+            // Known by the next check; until then the log counts as full.
+            self.wal.retry_full(disk);
+        }
+    }
+
+    fn tell_condition(&mut self, now: Monotonic, disk: &mut dyn Disk) {
         if now < self.next_condition {
             return;
         }
+        self.check_space(disk);
         self.next_condition = now.after(self.config.limits.condition_interval);
         let short_of_space = self.short_of_space.contains(&self.config.node);
         self.tell_peers(&PeerMessage::MemberCondition { short_of_space });
