@@ -195,6 +195,7 @@ impl Settings {
                 (members, peer)
             }
         };
+        let election_timeout = Duration::from_millis(self.election_ms.unwrap_or(1000));
         let config = NodeConfig {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("quorate-data").join(&name)),
             etcd: address("etcd", self.etcd.as_deref().unwrap_or("127.0.0.1:2379"))?,
@@ -204,8 +205,8 @@ impl Settings {
             name,
             client_urls: client_urls(self.advertise_etcd.as_deref())?,
             heartbeat_interval: Duration::from_millis(self.heartbeat_ms.unwrap_or(100)),
-            election_timeout: Duration::from_millis(self.election_ms.unwrap_or(1000)),
-            lease: Duration::from_millis(self.lease_ms.unwrap_or(200)),
+            election_timeout,
+            lease: self.lease_ms.map_or(election_timeout / 5, Duration::from_millis),
             engine: EngineLimits {
                 cache_bytes: mebibytes("cache-mib", self.cache_mib.unwrap_or(DEFAULT_CACHE_MIB))?,
                 ..EngineLimits::default()
@@ -234,6 +235,13 @@ impl Settings {
 }
 
 impl NodeConfig {
+    /// The longest lease that any member of the cluster may have: a restarted member, which does
+    /// not know what it had promised, promises this much anew.
+    #[must_use]
+    pub fn longest_lease(&self) -> Duration {
+        self.election_timeout / 4
+    }
+
     /// How the settings must relate.
     ///
     /// # Errors
@@ -260,7 +268,10 @@ impl NodeConfig {
                 "election-ms must be at least twice heartbeat-ms",
             ),
             (self.election_timeout <= Duration::from_secs(60), "election-ms must be at most 60000"),
-            (self.lease < self.election_timeout, "lease-ms must be below election-ms"),
+            (
+                self.lease <= self.longest_lease(),
+                "lease-ms must be at most a quarter of election-ms",
+            ),
             ((1..=256).contains(&self.front_ends), "front-ends must be between 1 and 256"),
             (self.engine.cache_bytes >= 1 << 20, "cache-mib must be at least 1"),
             (!self.data_dir.as_os_str().is_empty(), "data-dir must not be empty"),

@@ -7,6 +7,7 @@
 use crate::correlation_identifier::PendingReplies;
 use crate::meters::{Gauge, Meters, resident_memory_bytes};
 use crate::update_queue::{Refused, UpdateQueue};
+use crate::watch_streams::{WatchReceiver, WatchSender, WatchStreams};
 use crate::{LogInput, monotonic_now};
 use clocks::{GroupId, LogIndex, NodeId, Term};
 use replica::{Ask, LogEvent, NodeStatus, Reply, Request, RequestError};
@@ -60,7 +61,10 @@ pub(crate) struct Shared {
     pub(crate) replies: PendingReplies,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) progress: BTreeMap<GroupId, Progress>,
+    pub(crate) watches: WatchStreams,
     pub(crate) meters: Arc<Meters>,
+    /// Bytes that the log takes on disk, as of about a second ago.
+    pub(crate) log_bytes: AtomicU64,
     /// Turns true once the node stops.
     pub(crate) stopping: watch::Sender<bool>,
 }
@@ -146,6 +150,14 @@ impl NodeHandle {
         result
     }
 
+    /// Opens a stream of watches on the keyspace. Requests go in through the sender (which waits
+    /// while too many are unanswered); responses come out of the receiver, and each gives back its
+    /// room when it is dropped: drop it once it is sent. Dropping the receiver closes the stream.
+    #[must_use]
+    pub fn open_watch_stream(&self) -> (WatchSender, WatchReceiver) {
+        self.shared.watches.open()
+    }
+
     /// This member's id.
     #[must_use]
     pub fn member_id(&self) -> NodeId {
@@ -228,6 +240,7 @@ impl NodeHandle {
         let keyspace = GroupId::KEYSPACE;
         let engine_bytes = self.engine_bytes() as f64;
         let leader = self.leader(keyspace);
+        let watch = self.shared.watches.stats();
         let gauge = |name, help, value| Gauge { name, help, value };
         self.shared.meters.render(&[
             gauge(
@@ -255,6 +268,18 @@ impl NodeHandle {
                 "Requests that wait for their outcome.",
                 self.shared.replies.len() as f64,
             ),
+            gauge(
+                "quorate_log_bytes",
+                "Bytes of the log on disk.",
+                self.shared.log_bytes.load(Ordering::Relaxed) as f64,
+            ),
+            gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", watch.watchers as f64),
+            gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams.", watch.streams as f64),
+            gauge(
+                "etcd_debugging_mvcc_slow_watcher_total",
+                "Watchers that have not been sent everything.",
+                (watch.watchers - watch.synced) as f64,
+            ),
             gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the engine.", engine_bytes),
             gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the engine.", engine_bytes),
             gauge(
@@ -279,6 +304,14 @@ impl NodeHandle {
     }
 
     fn progress(&self, group: GroupId) -> &Progress {
-        self.shared.progress.get(&group).expect("front ends ask about groups of this node")
+        self.shared.progress_of(group)
+    }
+}
+
+impl Shared {
+    /// # Panics
+    /// If the group is not one of this node's.
+    pub(crate) fn progress_of(&self, group: GroupId) -> &Progress {
+        self.progress.get(&group).expect("the group is one of this node's")
     }
 }

@@ -3,6 +3,7 @@
 //! May not know the simulator; decides nothing that the core could decide.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod boot_clock;
 mod config;
 mod correlation_identifier;
@@ -14,7 +15,9 @@ mod log_disk;
 mod log_structured_merge_tree;
 mod meters;
 mod peers;
+mod runtime;
 mod update_queue;
+mod watch_streams;
 
 pub use boot_clock::{monotonic_now, wall_now};
 pub use config::{ClusterIdentity, InitialMember, NodeConfig, Settings};
@@ -23,6 +26,8 @@ pub use handle::{Identity, NodeHandle, Timings};
 pub use log_disk::{LogDisk, OnCompletion, SyncForm};
 pub use log_structured_merge_tree::{EngineLimits, LsmEngine};
 pub use meters::{Counter, Gauge, Histogram, Meters, PeerMeters};
+pub use runtime::{Addresses, Node, Stopper};
+pub use watch_streams::{WatchDelivery, WatchReceiver, WatchSender};
 
 use replica::LogEvent;
 use tokio::sync::OwnedSemaphorePermit;

@@ -99,7 +99,7 @@ fn contradictions_are_refused_in_one_sentence() {
         ("initial-cluster = 'default=a:0,b=b:1'", "needs a fixed peer port"),
         ("heartbeat-ms = 600", "election-ms must be at least twice heartbeat-ms"),
         ("heartbeat-ms = 0", "heartbeat-ms must not be 0"),
-        ("lease-ms = 1000", "lease-ms must be below election-ms"),
+        ("lease-ms = 251", "lease-ms must be at most a quarter of election-ms"),
         ("front-ends = 0", "front-ends must be between 1 and 256"),
         ("name = '../etc'", "the name \"../etc\" is not possible"),
         ("test-no-sync = true", "test-no-sync needs test-power-loss"),

@@ -4,13 +4,14 @@ use crate::correlation_identifier::PendingReplies;
 use crate::etcd::EtcdFrontEnd;
 use crate::handle::{Identity, NodeHandle, Progress, Shared, Timings};
 use crate::update_queue::{QueueLimits, UpdateQueue};
+use crate::watch_streams::WatchStreams;
 use crate::{LogInput, Meters};
 use clocks::{GroupId, LogPosition, NodeId, Term};
 use consensus::Role;
 use replica::{Ask, GroupStatus, LogEvent, NodeStatus, Reply, Request, RequestError};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -111,7 +112,9 @@ fn new_handle() -> NodeHandle {
         replies: PendingReplies::default(),
         engine: Arc::new(MemEngine::new()),
         progress: BTreeMap::from(groups),
+        watches: WatchStreams::new(),
         meters: Arc::new(Meters::default()),
+        log_bytes: AtomicU64::new(0),
         stopping: tokio::sync::watch::channel(false).0,
     };
     NodeHandle { shared: Arc::new(shared) }

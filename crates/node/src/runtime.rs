@@ -1,0 +1,458 @@
+//! A running node: its threads, how they are joined, and how they end.
+//!
+//! ```text
+//! front ends (N) ──▶ log ──▶ applier ──▶ watch hub ──▶ front ends
+//!      peers (1) ◀─▶  │         └──▶ flusher
+//!                  log-sync, log-background
+//! ```
+//! One machine of the core per thread; front ends and peers are single-threaded runtimes. Nothing
+//! here decides anything: it moves events and effects. A node that must stop says why in one
+//! sentence; whoever waits for it gets that sentence.
+
+mod core_threads;
+mod member_directory;
+#[cfg(test)]
+mod tests;
+
+use crate::admin::AdminEndpoint;
+use crate::config::NodeConfig;
+use crate::correlation_identifier::PendingReplies;
+use crate::data_directory::{DataDirectory, random_bytes};
+use crate::etcd::EtcdFrontEnd;
+use crate::free_space::FreeSpace;
+use crate::handle::{Identity, NodeHandle, Progress, Shared, Timings};
+use crate::log_disk::{LogDisk, OnCompletion};
+use crate::log_structured_merge_tree::LsmEngine;
+use crate::monotonic_now;
+use crate::peers::{LocalPeer, PeerNetwork};
+use crate::update_queue::{QueueLimits, UpdateQueue};
+use crate::watch_streams::WatchStreams;
+use clocks::{ClockBound, GroupId};
+use core_threads::{ApplierThread, Ending, LogThread, flush_engine};
+use member_directory::ConsistentCoreDirectory;
+use replica::{
+    Applier, ApplierEvent, CoreConfig, LogEvent, LogMachine, ReplicaLimits, ReplicationWindow,
+};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use store::command::Member;
+use store::{Engine, MachineKind, StoreLimits, WatchLimits};
+use tokio::sync::watch;
+use wal::{DiskError, WalConfig};
+
+/// The groups of every node, and what each one's state machine is.
+const GROUPS: [(GroupId, MachineKind); 2] = [
+    (GroupId::CONSISTENT_CORE, MachineKind::ClusterMetadata),
+    (GroupId::KEYSPACE, MachineKind::Keyspace),
+];
+/// Highest feature level that this build speaks.
+const FEATURE_LEVEL: u32 = 1;
+/// How far apart the rates of two monotonic clocks may be; crystals show a tenth of it.
+const CLOCK_BOUND: ClockBound = ClockBound { drift_ppm: 500 };
+/// Requests of front ends that wait for the log machine, and their bytes.
+const REQUESTS: QueueLimits = QueueLimits { items: 16 << 10, bytes: 64 << 20 };
+/// The log machine bounds what it hands to the applier.
+const APPLIER: QueueLimits = QueueLimits { items: 1, bytes: 1 };
+/// A peer that acknowledges nothing for so many election timeouts is gone.
+const USER_TIMEOUT_ELECTIONS: u32 = 2;
+
+/// Where a node listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For etcd clients.
+    pub etcd: SocketAddr,
+    /// For other members.
+    pub peer: SocketAddr,
+    /// For status and metrics.
+    pub admin: SocketAddr,
+}
+
+/// A node that runs until it is stopped, or must stop.
+pub struct Node {
+    handle: NodeHandle,
+    addresses: Addresses,
+    ending: Ending,
+    applier: UpdateQueue<ApplierEvent>,
+    /// Those that feed the core.
+    outer: Vec<JoinHandle<()>>,
+    log: Option<JoinHandle<()>>,
+    /// Applier, watch hub, flusher.
+    behind_log: Vec<JoinHandle<()>>,
+    /// Released last.
+    _directory: DataDirectory,
+}
+
+/// Asks a node to stop, from any thread.
+#[derive(Clone)]
+pub struct Stopper {
+    ending: Ending,
+}
+
+impl Stopper {
+    /// The node stops in good order.
+    pub fn stop(&self) {
+        self.ending.stop();
+    }
+}
+
+impl Node {
+    /// Starts a node: returns once it listens and its state is recovered. Whether a leader is
+    /// known shows in the handle.
+    ///
+    /// # Errors
+    /// One plain sentence: what is wrong and what to do.
+    pub fn start(config: &NodeConfig) -> Result<Node, String> {
+        config.validate()?;
+        let cluster = &config.cluster;
+        let directory = DataDirectory::open(&config.data_dir, cluster.id, cluster.node)?;
+        let listeners = Listeners::bind(config)?;
+        let engine: Arc<dyn Engine> = Arc::new(
+            LsmEngine::open(&directory.state(), config.engine).map_err(|e| e.to_string())?,
+        );
+        let shared = Arc::new(shared(config, &listeners.addresses, Arc::clone(&engine)));
+        let handle = NodeHandle { shared: Arc::clone(&shared) };
+        let ending = Ending::new(handle.clone());
+        let core = core_config(config, &directory, &shared.identity);
+
+        let applier = Applier::open(&core, Arc::clone(&engine))?;
+        let applied = applier.applied()?;
+        for (group, applied) in &applied {
+            let progress = shared.progress_of(*group);
+            progress.applied.store(applied.position.index, std::sync::atomic::Ordering::Release);
+        }
+        let log = shared.log.clone();
+        let on_completion: OnCompletion =
+            Arc::new(move |completion| log.push(LogEvent::Disk(completion).into()));
+        let mut disk =
+            LogDisk::open(&directory.log(), config.sync_form, &shared.meters, &on_completion)
+                .map_err(|error| disk_sentence(&error))?;
+        let seed = random_bytes().map_err(|error| format!("cannot read /dev/urandom: {error}"))?;
+        let seed = u64::from_be_bytes(seed);
+        let machine = LogMachine::recover(&core, &mut disk, &applied, monotonic_now(), seed)?;
+
+        let network = network(config, &directory, &engine, &shared, &ending);
+        let applier_queue = UpdateQueue::new(APPLIER);
+        let log_thread = LogThread {
+            machine,
+            disk,
+            applier: applier_queue.clone(),
+            network: network.clone(),
+            shared: Arc::clone(&shared),
+            ending: ending.clone(),
+        };
+        let mut node = Node {
+            handle,
+            addresses: listeners.addresses,
+            ending,
+            applier: applier_queue,
+            outer: Vec::new(),
+            log: None,
+            behind_log: Vec::new(),
+            _directory: directory,
+        };
+        node.start_core(applier, log_thread, &engine)?;
+        node.start_outer(config, listeners, network)?;
+        Ok(node)
+    }
+
+    fn start_core(
+        &mut self,
+        applier: Applier,
+        log_thread: LogThread,
+        engine: &Arc<dyn Engine>,
+    ) -> Result<(), String> {
+        let shared = &self.handle.shared;
+        let (flushes, flush_requests) = mpsc::channel();
+        let applier_thread = ApplierThread {
+            applier,
+            queue: self.applier.clone(),
+            flushes,
+            shared: Arc::clone(shared),
+            ending: self.ending.clone(),
+        };
+        let flusher = {
+            let (engine, queue) = (Arc::clone(engine), self.applier.clone());
+            let (shared, ending) = (Arc::clone(shared), self.ending.clone());
+            move || flush_engine(&flush_requests, &*engine, &queue, &shared, &ending)
+        };
+        let watches = {
+            let (engine, streams) = (Arc::clone(engine), shared.watches.clone());
+            let ending = self.ending.clone();
+            move || {
+                let _guard = ending.guard("watch");
+                let ended = streams.run(&engine, GroupId::KEYSPACE, WatchLimits::default());
+                if let Err(failure) = ended {
+                    ending.fail(failure.to_string());
+                }
+            }
+        };
+        self.behind_log.push(spawn("watch", watches)?);
+        self.behind_log.push(spawn("flusher", flusher)?);
+        self.behind_log.push(spawn("applier", move || applier_thread.run())?);
+        self.log = Some(spawn("log", move || log_thread.run())?);
+        Ok(())
+    }
+
+    fn start_outer(
+        &mut self,
+        config: &NodeConfig,
+        listeners: Listeners,
+        network: PeerNetwork,
+    ) -> Result<(), String> {
+        let stopping = || self.handle.shared.stopping.subscribe();
+        let stopped = stopping();
+        self.outer.push(self.runtime("peers", async move {
+            let listener = tokio::net::TcpListener::from_std(listeners.peer);
+            network.run(listener.map_err(|error| error.to_string())?, stopped).await;
+            Ok(())
+        })?);
+        let free_space = FreeSpace {
+            directory: config.data_dir.clone(),
+            reserve_bytes: config.reserve_bytes,
+            pretended: config.free_space_file.clone(),
+        };
+        let (log, stopped) = (self.handle.shared.log.clone(), stopping());
+        let admin = AdminEndpoint::new(self.handle.clone());
+        self.outer.push(self.runtime("admin", async move {
+            tokio::spawn(free_space.watch(log, stopped));
+            admin.serve(listeners.admin).await.map_err(|error| error.to_string())
+        })?);
+        let front_end = EtcdFrontEnd::new(self.handle.clone());
+        for _ in 0..config.front_ends {
+            let listener = listeners.etcd.try_clone();
+            let listener = listener.map_err(|error| format!("cannot share a socket: {error}"))?;
+            let front_end = front_end.clone();
+            self.outer.push(self.runtime("front-end", async move {
+                front_end.serve(listener).await.map_err(|error| error.to_string())
+            })?);
+        }
+        Ok(())
+    }
+
+    /// A thread with a runtime of its own; the node stops if its work fails.
+    fn runtime(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<(), String>> + Send + 'static,
+    ) -> Result<JoinHandle<()>, String> {
+        let ending = self.ending.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
+        spawn(name, move || {
+            let _guard = ending.guard(name);
+            if let Err(error) = runtime.block_on(work) {
+                ending.fail(format!("{name}: {error}"));
+            }
+        })
+    }
+
+    /// Access for front ends.
+    #[must_use]
+    pub fn handle(&self) -> &NodeHandle {
+        &self.handle
+    }
+
+    /// Where the node listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// For signal handlers and other threads.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper { ending: self.ending.clone() }
+    }
+
+    /// Blocks until somebody stops the node or it must stop, and ends it in good order.
+    ///
+    /// # Errors
+    /// The sentence that says why it had to stop.
+    pub fn wait(mut self) -> Result<(), String> {
+        self.ending.wait();
+        self.end();
+        self.ending.failure().map_or(Ok(()), Err)
+    }
+
+    /// Stops the node in good order.
+    ///
+    /// # Errors
+    /// See [`Node::wait`].
+    pub fn stop(self) -> Result<(), String> {
+        self.ending.stop();
+        self.wait()
+    }
+
+    /// From the outside in: whoever feeds a thread ends before it.
+    fn end(&mut self) {
+        self.ending.stop();
+        let shared = Arc::clone(&self.handle.shared);
+        join(self.outer.drain(..));
+        shared.log.close();
+        join(self.log.take());
+        self.applier.close();
+        shared.watches.close();
+        join(self.behind_log.drain(..));
+        shared.replies.resolve_all_stopping();
+        // So that the next start has nothing to apply again.
+        if self.ending.failure().is_none()
+            && let Err(error) = shared.engine.flush()
+        {
+            self.ending.fail(error.to_string());
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.log.is_some() {
+            self.end();
+        }
+    }
+}
+
+/// A thread that panicked has said so, and stopped the node, by itself.
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        let _ = thread.join();
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| format!("cannot start the thread {name:?}: {error}"))
+}
+
+struct Listeners {
+    etcd: TcpListener,
+    peer: TcpListener,
+    admin: TcpListener,
+    addresses: Addresses,
+}
+
+impl Listeners {
+    fn bind(config: &NodeConfig) -> Result<Listeners, String> {
+        let (etcd, etcd_address) = bind("etcd", &config.etcd)?;
+        let (peer, peer_address) = bind("peer", &config.peer)?;
+        let (admin, admin_address) = bind("admin", &config.admin)?;
+        let addresses = Addresses { etcd: etcd_address, peer: peer_address, admin: admin_address };
+        Ok(Listeners { etcd, peer, admin, addresses })
+    }
+}
+
+fn bind(setting: &str, address: &str) -> Result<(TcpListener, SocketAddr), String> {
+    let bound = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let local = listener.local_addr()?;
+        Ok((listener, local))
+    };
+    bound().map_err(|error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("{setting} address {address} is in use by another process")
+        }
+        _ => format!("cannot listen on {setting} address {address}: {error}"),
+    })
+}
+
+fn shared(config: &NodeConfig, addresses: &Addresses, engine: Arc<dyn Engine>) -> Shared {
+    let own = config.cluster.members.iter().find(|member| member.name == config.name);
+    let peer_address = own.expect("validated: the member is listed").address.clone();
+    let client_urls = match &config.client_urls[..] {
+        [] => vec![client_url(addresses.etcd, &peer_address)],
+        urls => urls.to_vec(),
+    };
+    Shared {
+        identity: Identity {
+            node: config.cluster.node,
+            cluster: config.cluster.id,
+            name: config.name.clone(),
+            client_urls,
+            peer_address,
+        },
+        timings: Timings {
+            heartbeat_interval: config.heartbeat_interval,
+            election_timeout: config.election_timeout,
+        },
+        log: UpdateQueue::new(REQUESTS),
+        replies: PendingReplies::default(),
+        engine,
+        progress: GROUPS.iter().map(|(group, _)| (*group, Progress::default())).collect(),
+        watches: WatchStreams::new(),
+        meters: Arc::default(),
+        log_bytes: std::sync::atomic::AtomicU64::new(0),
+        stopping: watch::Sender::new(false),
+    }
+}
+
+/// Where clients are told to come: the address served, or the host that peers use if that is
+/// every address.
+fn client_url(served: SocketAddr, peer_address: &str) -> String {
+    match peer_address.rsplit_once(':') {
+        Some((host, _)) if served.ip().is_unspecified() => {
+            format!("http://{host}:{}", served.port())
+        }
+        _ => format!("http://{served}"),
+    }
+}
+
+fn core_config(config: &NodeConfig, directory: &DataDirectory, identity: &Identity) -> CoreConfig {
+    CoreConfig {
+        node: identity.node,
+        groups: GROUPS.to_vec(),
+        initial_voters: config.cluster.ids.clone(),
+        member: Member {
+            id: identity.node,
+            name: identity.name.clone(),
+            peer_addresses: vec![identity.peer_address.clone()],
+            client_urls: identity.client_urls.clone(),
+            directory_id: directory.directory_id,
+            feature_level: FEATURE_LEVEL,
+        },
+        heartbeat_interval: config.heartbeat_interval,
+        election_timeout: config.election_timeout,
+        lease: config.lease,
+        longest_lease: config.longest_lease(),
+        clock_bound: CLOCK_BOUND,
+        window: ReplicationWindow::default(),
+        wal: WalConfig::default(),
+        store: StoreLimits::default(),
+        limits: ReplicaLimits::default(),
+        feature_level: FEATURE_LEVEL,
+    }
+}
+
+fn network(
+    config: &NodeConfig,
+    directory: &DataDirectory,
+    engine: &Arc<dyn Engine>,
+    shared: &Shared,
+    ending: &Ending,
+) -> PeerNetwork {
+    let local = LocalPeer {
+        cluster: config.cluster.id,
+        id: config.cluster.node,
+        directory_id: directory.directory_id,
+        feature_level: FEATURE_LEVEL,
+        user_timeout: config.election_timeout * USER_TIMEOUT_ELECTIONS,
+    };
+    let members =
+        ConsistentCoreDirectory { engine: Arc::clone(engine), initial: config.cluster.clone() };
+    let ending = ending.clone();
+    let on_fatal = Box::new(move |sentence| ending.fail(sentence));
+    let (log, meters) = (shared.log.clone(), Arc::clone(&shared.meters));
+    let network = PeerNetwork::new(local, Box::new(members), log, meters, on_fatal);
+    network.connect_to(config.cluster.ids.iter().copied());
+    network
+}
+
+fn disk_sentence(error: &DiskError) -> String {
+    match error {
+        DiskError::Full => "the disk is full".to_owned(),
+        DiskError::Failed(sentence) => sentence.clone(),
+    }
+}
