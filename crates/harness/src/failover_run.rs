@@ -1,5 +1,5 @@
-//! The failover run: kill the leader again and again under load, then hold everything that was
-//! acknowledged against what every member and every watcher has.
+//! The failover run: kill or pause the leader again and again under load, then hold everything
+//! that was acknowledged against what every member and every watcher has.
 //!
 //! Eight clients stay with their members; keys are fresh after each kill, so that unknown outcomes
 //! do not pile up; in the power-loss form every fourth kill takes all members at once. Probes on
@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use checkers::history::{History, Input, Operation, Outcome, Output};
+use rustix::process::Signal;
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::failover_load::{ClientPlan, Load, run_client};
@@ -31,6 +32,16 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long members may take to come back, and watchers to see the last change.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What is done to the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strike {
+    /// SIGKILL: its connections close at once.
+    Kill,
+    /// SIGSTOP: its connections stay open and say nothing; later it goes on where it was, with
+    /// whatever it believed then.
+    Pause,
+}
+
 /// What is done to the cluster, and how hard it is used meanwhile.
 #[derive(Debug, Clone)]
 pub struct FailoverPlan {
@@ -38,13 +49,15 @@ pub struct FailoverPlan {
     pub clients: u64,
     /// Keys in use at a time.
     pub keys: u64,
-    /// How long kills go on.
+    /// What is done to each leader.
+    pub strike: Strike,
+    /// How long strikes go on.
     pub duration: Duration,
-    /// From one kill to the next.
-    pub kill_interval: Duration,
-    /// From a kill until the member is started again.
+    /// From one strike to the next.
+    pub strike_interval: Duration,
+    /// From a strike until the member is started again, or goes on.
     pub restart_after: Duration,
-    /// Every so many kills take all members at once; 0: none does.
+    /// Every so many strikes kill all members at once; 0: none does.
     pub whole_cluster_every: u32,
     /// When a client gives up on a request.
     pub request_timeout: Duration,
@@ -54,6 +67,8 @@ pub struct FailoverPlan {
     pub seed: u64,
     /// A run with fewer answered operations shows too little and fails.
     pub completed_min: usize,
+    /// Longest median time from a strike to the first write that succeeds.
+    pub failover_median_max: Duration,
 }
 
 impl Default for FailoverPlan {
@@ -62,14 +77,16 @@ impl Default for FailoverPlan {
         FailoverPlan {
             clients: 8,
             keys: 10,
+            strike: Strike::Kill,
             duration: Duration::from_secs(120),
-            kill_interval: Duration::from_secs(5),
+            strike_interval: Duration::from_secs(5),
             restart_after: Duration::from_secs(1),
             whole_cluster_every: 0,
             request_timeout: Duration::from_secs(5),
             pace: Duration::from_millis(4),
             seed: 1,
             completed_min: 10_000,
+            failover_median_max: Duration::MAX,
         }
     }
 }
@@ -81,11 +98,11 @@ pub struct FailoverReport {
     pub completed: usize,
     /// Operations of unknown outcome.
     pub unknown: usize,
-    /// Kills of a leader alone.
-    pub leader_kills: usize,
+    /// Strikes at a leader alone.
+    pub leader_strikes: usize,
     /// Kills of all members at once.
     pub cluster_kills: usize,
-    /// From each kill of a leader to the first write that succeeded, in order of length.
+    /// From each strike at a leader to the first write that succeeded, in order of length.
     pub failovers: Vec<Duration>,
     /// From each kill of all members to the first write that succeeded, in order of length.
     pub recoveries: Vec<Duration>,
@@ -112,16 +129,16 @@ impl fmt::Display for FailoverReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} operations completed, {} of unknown outcome, {} changes; {} leader kills, {} \
-             cluster kills; watchers resumed {} times",
+            "{} operations completed, {} of unknown outcome, {} changes; {} strikes at leaders, \
+             {} kills of all members; watchers resumed {} times",
             self.completed,
             self.unknown,
             self.changes,
-            self.leader_kills,
+            self.leader_strikes,
             self.cluster_kills,
             self.resumptions,
         )?;
-        write_times(f, "kill of the leader", &self.failovers)?;
+        write_times(f, "strike at the leader", &self.failovers)?;
         write_times(f, "kill of all members", &self.recoveries)?;
         for (refusal, count) in &self.refusals {
             writeln!(f, "refused {count} times: {refusal}")?;
@@ -167,7 +184,7 @@ struct FailoverRun<'a> {
     last_revision: Rc<Cell<u64>>,
     clients: Vec<JoinHandle<()>>,
     watchers: Vec<(String, JoinHandle<WatchRecord>)>,
-    leader_kills: usize,
+    leader_strikes: usize,
     cluster_kills: usize,
     failovers: Vec<Duration>,
     recoveries: Vec<Duration>,
@@ -182,7 +199,7 @@ impl<'a> FailoverRun<'a> {
             last_revision: Rc::new(Cell::new(0)),
             clients: Vec::new(),
             watchers: Vec::new(),
-            leader_kills: 0,
+            leader_strikes: 0,
             cluster_kills: 0,
             failovers: Vec::new(),
             recoveries: Vec::new(),
@@ -192,20 +209,20 @@ impl<'a> FailoverRun<'a> {
     async fn run(mut self) -> Result<FailoverReport, String> {
         self.start_clients();
         let started = Instant::now();
-        let mut kills: u32 = 0;
-        while started.elapsed() + self.plan.kill_interval <= self.plan.duration {
-            let next_kill = Instant::now() + self.plan.kill_interval;
-            tokio::time::sleep_until(next_kill.into()).await;
-            kills += 1;
+        let mut strikes: u32 = 0;
+        while started.elapsed() + self.plan.strike_interval <= self.plan.duration {
+            let next_strike = Instant::now() + self.plan.strike_interval;
+            tokio::time::sleep_until(next_strike.into()).await;
+            strikes += 1;
             let every = self.plan.whole_cluster_every;
-            if every != 0 && kills.is_multiple_of(every) {
+            if every != 0 && strikes.is_multiple_of(every) {
                 self.kill_cluster().await?;
             } else {
-                self.kill_leader().await?;
+                self.strike_leader().await?;
             }
             self.cluster.await_all_ready(RECOVERY_TIMEOUT).await?;
         }
-        tokio::time::sleep(self.plan.kill_interval).await;
+        tokio::time::sleep(self.plan.strike_interval).await;
         self.load.finished.set(true);
         for client in std::mem::take(&mut self.clients) {
             client.await.map_err(|error| format!("a client failed: {error}"))?;
@@ -230,7 +247,7 @@ impl<'a> FailoverRun<'a> {
         }
     }
 
-    async fn kill_leader(&mut self) -> Result<(), String> {
+    async fn strike_leader(&mut self) -> Result<(), String> {
         let give_up = Instant::now() + PROBE_TIMEOUT;
         let leader = loop {
             if let Some(leader) = self.cluster.leader().await {
@@ -243,13 +260,21 @@ impl<'a> FailoverRun<'a> {
         };
         let survivors = (0..self.cluster.len()).filter(|member| *member != leader).collect();
         let probes = self.connect(survivors).await?;
-        let killed = Instant::now();
-        self.cluster.kill(&[leader]).await?;
-        self.leader_kills += 1;
+        let struck = Instant::now();
+        match self.plan.strike {
+            Strike::Kill => self.cluster.kill(&[leader]).await?,
+            Strike::Pause => self.cluster.signal(leader, Signal::STOP)?,
+        }
+        self.leader_strikes += 1;
         self.next_round();
-        self.failovers.push(self.first_write(probes, killed).await?);
-        tokio::time::sleep_until((killed + self.plan.restart_after).into()).await;
-        self.cluster.start(leader)
+        let replaced = self.first_write(probes, struck).await;
+        tokio::time::sleep_until((struck + self.plan.restart_after).into()).await;
+        match self.plan.strike {
+            Strike::Kill => self.cluster.start(leader)?,
+            Strike::Pause => self.cluster.signal(leader, Signal::CONT)?,
+        }
+        self.failovers.push(replaced?);
+        Ok(())
     }
 
     async fn kill_cluster(&mut self) -> Result<(), String> {
@@ -337,12 +362,18 @@ impl<'a> FailoverRun<'a> {
             times.sort();
             times
         };
+        let failovers = sorted(self.failovers);
+        let median = failovers.get(failovers.len() / 2).copied().unwrap_or_default();
+        if median > self.plan.failover_median_max {
+            let most = self.plan.failover_median_max;
+            complaints.push(format!("the median failover took {median:?}, not at most {most:?}"));
+        }
         Ok(FailoverReport {
             completed,
             unknown,
-            leader_kills: self.leader_kills,
+            leader_strikes: self.leader_strikes,
             cluster_kills: self.cluster_kills,
-            failovers: sorted(self.failovers),
+            failovers,
             recoveries: sorted(self.recoveries),
             resumptions,
             changes: evidence.members[0].log.len(),

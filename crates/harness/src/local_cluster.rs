@@ -6,6 +6,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::member_client::MemberClient;
 use crate::member_process::{MemberProcess, MemberSpec, Output, Server};
 use crate::port_plan::MemberAddresses;
@@ -119,12 +121,18 @@ impl LocalCluster {
         Ok(())
     }
 
+    /// Sends a signal to a member, if it runs.
+    pub fn signal(&self, member: usize, signal: Signal) -> Result<(), String> {
+        let Some(process) = &self.processes[member] else { return Ok(()) };
+        process.signal(signal).map_err(|error| format!("cannot signal: {error}"))
+    }
+
     /// Asks every member to stop and waits; says which one did not end well.
     pub async fn stop(&mut self) -> Result<(), String> {
         let mut complaints = Vec::new();
         // All at once, so that the last one needs no leader to hand anything over to.
         for process in self.processes.iter().flatten() {
-            if let Err(error) = process.signal(rustix::process::Signal::TERM) {
+            if let Err(error) = process.signal(Signal::TERM) {
                 complaints.push(error.to_string());
             }
         }

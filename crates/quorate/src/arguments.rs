@@ -169,7 +169,13 @@ pub(crate) struct FailoverOptions {
     /// Leave the log's sync out: the run must then find lost writes.
     #[arg(long, requires = "power_loss")]
     pub(crate) no_sync: bool,
-    /// Seconds of kills.
+    /// Pause leaders for a few seconds instead of killing them.
+    #[arg(long, conflicts_with = "power_loss")]
+    pub(crate) pause: bool,
+    /// Fail if the median time to the first write after a strike is longer.
+    #[arg(long)]
+    pub(crate) median_max_ms: Option<u64>,
+    /// Seconds of strikes.
     #[arg(long, default_value_t = 120)]
     pub(crate) seconds: u64,
     /// Members of the cluster.

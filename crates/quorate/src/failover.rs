@@ -1,6 +1,6 @@
 //! `quorate failover`: the failover run of `harness` against this very binary.
 
-use harness::failover_run::{self, FailoverPlan};
+use harness::failover_run::{self, FailoverPlan, Strike};
 use harness::local_cluster::LocalCluster;
 use harness::member_process::Output;
 use harness::port_plan;
@@ -30,6 +30,11 @@ pub(crate) fn run(options: &FailoverOptions) -> Result<(), Failure> {
         seed: options.seed,
         completed_min: usize::try_from(options.seconds.saturating_mul(10_000) / 120)
             .unwrap_or(usize::MAX),
+        strike: if options.pause { Strike::Pause } else { Strike::Kill },
+        // A paused leader must come back after it was replaced.
+        restart_after: Duration::from_secs(if options.pause { 4 } else { 1 }),
+        strike_interval: Duration::from_secs(if options.pause { 8 } else { 5 }),
+        failover_median_max: options.median_max_ms.map_or(Duration::MAX, Duration::from_millis),
         ..FailoverPlan::default()
     };
     let mut cluster = LocalCluster::new(server, addresses, &options.data_dir, Output::LogFile);
