@@ -190,6 +190,9 @@ impl StateMachine {
     /// # Panics
     /// If the entries are not those that follow `applied`.
     pub fn apply(&mut self, entries: Vec<ToApply>) -> Result<Applied, StoreFailure> {
+        if entries.is_empty() {
+            return Ok(Applied { revision: self.state.revision, ..Applied::default() });
+        }
         self.writing(|machine| machine.apply_entries(entries))
     }
 

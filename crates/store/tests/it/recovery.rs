@@ -137,6 +137,32 @@ fn compacting_twice_equals_compacting_once() {
 }
 
 #[test]
+fn every_event_of_the_compacted_revision_stays_even_if_superseded_within_it() {
+    // Front ends refuse such transactions; a log may still hold one.
+    let twice = Txn {
+        success: vec![TxnOp::Put(put("a", "first")), TxnOp::Put(put("a", "second"))],
+        ..Txn::default()
+    };
+    let mut group = filled();
+    let revision = group.machine.revision() + 1;
+    group.enter(Command::Txn(twice)).unwrap();
+    group.compact(revision);
+    let unswept = shape(&group);
+    group.sweep();
+    assert_eq!(shape(&group), unswept);
+    let events = |group: &Group| {
+        let reader = group.machine.reader();
+        let change = reader.history(revision, store::Previous::Omit).next();
+        change.map_or(0, |change| change.unwrap().events.len())
+    };
+    assert_eq!(events(&group), 2);
+    group.put("b", "1");
+    group.compact(revision + 1);
+    group.sweep();
+    assert_eq!(events(&group), 1, "later it is as any other");
+}
+
+#[test]
 fn a_compacted_revision_inside_a_txn_does_not_make_members_diverge() {
     let (mut swept, mut unswept) = (filled(), filled());
     for group in [&mut swept, &mut unswept] {
@@ -204,6 +230,50 @@ fn what_a_snapshot_replaced_is_deleted_in_steps_and_after_any_crash() {
         assert_eq!(crashed.engine.contents().len(), expected);
     }
     assert!(kept > 5);
+}
+
+#[test]
+fn what_an_unfinished_snapshot_left_does_not_show_in_the_next_and_is_deleted() {
+    let mut leader = filled();
+    let first = (leader.machine.applied(), leader.snapshot());
+    leader.delete(KeyRange::From(Bytes::new()));
+    leader.put("only", "1");
+    let last = leader.machine.revision();
+    leader.compact(last);
+    let begin = |follower: &mut Group| {
+        for (number, chunk) in (0..).zip(&first.1[..3]) {
+            follower.machine.write_snapshot_chunk(first.0, number, chunk, false).unwrap();
+        }
+    };
+    for restart in [false, true] {
+        let mut follower = Group::keyspace();
+        while follower.machine.delete_step(10).unwrap() {}
+        begin(&mut follower);
+        if restart {
+            follower = follower.crashed(usize::MAX);
+        }
+        follower.install(&leader);
+        assert_eq!(shape(&follower), shape(&leader), "restart {restart}");
+        while follower.machine.delete_step(10).unwrap() {}
+        let generations = |group: &Group| {
+            let mut all: Vec<_> = group.engine.contents().iter().map(|(key, _)| key[7]).collect();
+            all.dedup();
+            all.len()
+        };
+        assert_eq!(generations(&follower), 2, "which is live, and that one");
+        // The same while the state stays.
+        begin(&mut follower);
+        assert_eq!(generations(&follower), 2, "a stale snapshot is refused at once");
+    }
+    let mut follower = Group::keyspace();
+    while follower.machine.delete_step(10).unwrap() {}
+    let before = follower.engine.contents();
+    begin(&mut follower);
+    follower.machine.write_snapshot_chunk(first.0, 0, &first.1[0], false).unwrap();
+    let staged = follower.engine.contents().len() - before.len();
+    while follower.machine.delete_step(10).unwrap() {}
+    let left = follower.engine.contents().len() - before.len();
+    assert!(0 < left && left < staged, "the second attempt stays: {left} of {staged}");
 }
 
 #[test]

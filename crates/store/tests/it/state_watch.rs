@@ -182,6 +182,24 @@ fn no_event_is_lost_under_starvation() {
 }
 
 #[test]
+fn a_quiet_watcher_on_a_slow_stream_is_not_canceled_for_what_it_was_spared() {
+    let mut world = World::new(small());
+    world.hub.create(STREAM, watch(key("quiet"), 0));
+    world.hub.create(STREAM, watch(key("loud"), 0));
+    world.drain();
+    for number in 0..20 {
+        world.put("loud", &format!("{number:050}"));
+    }
+    // What the quiet watcher has not been sent was not for it.
+    world.group.compact(15);
+    world.put("quiet", "1");
+    assert_eq!(world.hub.stats().blocked, 2);
+    let responses = world.settle();
+    let quiet: Vec<_> = responses.iter().filter(|response| response.watch_id == 0).collect();
+    assert_eq!((quiet.len(), quiet[0].canceled, quiet[0].revision), (1, false, 22));
+}
+
+#[test]
 fn a_slow_stream_does_not_delay_another() {
     let mut world = World::new(small());
     let other = StreamId(2);
@@ -216,12 +234,17 @@ fn events_lost_to_compaction_cancel_the_watcher_that_lacks_them() {
 
 #[test]
 fn a_watch_may_start_at_the_compacted_revision() {
+    a_watch_starts_at_the_compacted_revision(Group::sweep);
+    a_watch_starts_at_the_compacted_revision(|_| ());
+}
+
+fn a_watch_starts_at_the_compacted_revision(sweep: fn(&mut Group)) {
     let mut world = World::new(small());
     for number in 0..4 {
         world.put("a", &number.to_string());
     }
     world.group.compact(4);
-    world.group.sweep();
+    sweep(&mut world.group);
     world.hub.create(STREAM, WatchRequest { prev_kv: true, ..watch(key("a"), 4) });
     let responses = world.settle();
     assert_eq!(revisions(&responses), [4, 5]);
@@ -412,6 +435,31 @@ fn watchers_of_the_same_events_share_them() {
     world.put("a", "1");
     let responses = world.drain();
     assert!(responses.windows(2).all(|two| std::sync::Arc::ptr_eq(&two[0].events, &two[1].events)));
+}
+
+#[test]
+fn ten_thousand_watches_on_one_stream() {
+    const WATCHES: usize = 10_000;
+    let mut world = World::new(WatchLimits::default());
+    let name = |number: usize| format!("k{:05}", number % WATCHES);
+    for number in 0..WATCHES {
+        // Single keys, nested ranges and the past, in turn.
+        let start = if number % 3 == 2 { 1 } else { 0 };
+        let keys = match number % 2 {
+            0 => key(&name(number)),
+            _ => span(&name(number / 2), &name(WATCHES - 1 - number / 2)),
+        };
+        world.hub.create(STREAM, watch(keys, start));
+    }
+    assert_eq!(world.drain().len(), WATCHES);
+    world.settle();
+    assert_eq!(world.hub.stats().synced, WATCHES);
+    for number in (0..WATCHES).step_by(1_000) {
+        world.put(&name(number), "1");
+        let (single, nested) = (1, 1 + number.min(WATCHES - 2 - number));
+        let events = world.settle().iter().map(|response| response.events.len()).sum::<usize>();
+        assert_eq!(events, single + nested, "{number}");
+    }
 }
 
 #[test]
