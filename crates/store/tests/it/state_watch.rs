@@ -182,6 +182,18 @@ fn no_event_is_lost_under_starvation() {
 }
 
 #[test]
+fn an_event_larger_than_all_room_gets_through() {
+    let mut world = World::new(small());
+    world.hub.create(STREAM, watch(key("a"), 0));
+    world.drain();
+    let large = "x".repeat(5_000);
+    world.put("a", &large);
+    world.put("a", &large);
+    world.put("a", "small");
+    assert_eq!(revisions(&world.settle()), [2, 3, 4]);
+}
+
+#[test]
 fn a_quiet_watcher_on_a_slow_stream_is_not_canceled_for_what_it_was_spared() {
     let mut world = World::new(small());
     world.hub.create(STREAM, watch(key("quiet"), 0));
