@@ -66,12 +66,6 @@ impl PendingReplies {
         lens.map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
-    /// Whether nobody waits.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Tells everybody that the node is stopping.
     pub(crate) fn resolve_all_stopping(&self) {
         for shard in &self.shared.shards {
@@ -135,7 +129,7 @@ mod tests {
         let answer = block_on(first.answer());
         assert_eq!(answer.expect_err("the refusal"), RequestError::Overloaded);
         drop(first);
-        assert!(replies.is_empty(), "nothing is kept for callers that left");
+        assert_eq!(replies.len(), 0, "nothing is kept for callers that left");
     }
 
     #[test]

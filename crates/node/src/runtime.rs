@@ -36,7 +36,6 @@ use replica::{
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
 use store::command::Member;
 use store::{Engine, MachineKind, StoreLimits, WatchLimits};
 use tokio::sync::watch;

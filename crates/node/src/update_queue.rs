@@ -155,15 +155,9 @@ impl<T> UpdateQueue<T> {
     }
 
     /// Items that wait.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.state().items.len()
-    }
-
-    /// Whether nothing waits.
-    #[must_use]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn append(&self, mut state: MutexGuard<'_, State<T>>, item: T) {

@@ -138,8 +138,10 @@ impl LogThread {
 
     fn turn(&mut self, batch: &mut VecDeque<LogInput>) {
         let drained = monotonic_now();
-        for input in batch.drain(..) {
-            self.machine.handle(input.event, drained, &mut self.disk);
+        for LogInput { event, room } in batch.drain(..) {
+            self.machine.handle(event, drained, &mut self.disk);
+            // Its connection may send more.
+            drop(room);
         }
         self.machine.flush(monotonic_now(), wall_now(), &mut self.disk);
         while let Some(effect) = self.machine.poll() {
