@@ -145,3 +145,23 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_contradictions_are_named() {
+        let valid = Config::new(NodeId(1), GroupId(0));
+        assert_eq!(valid.validate(), Ok(()));
+        let too_long = Duration::from_millis(300);
+        let lease = Config { lease: LeaseMode::For(too_long), ..valid.clone() };
+        assert!(lease.validate().unwrap_err().contains("longest lease"));
+        let lease = Config { longest_lease: valid.election_timeout, ..valid.clone() };
+        assert!(lease.validate().unwrap_err().contains("election timeout"));
+        let timeout = Config { election_timeout: valid.heartbeat_interval, ..valid.clone() };
+        assert!(timeout.validate().unwrap_err().contains("heartbeat interval"));
+        let window = Config { max_inflight_bytes: 1, ..valid };
+        assert!(window.validate().unwrap_err().contains("window"));
+    }
+}

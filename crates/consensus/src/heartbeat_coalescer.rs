@@ -83,3 +83,43 @@ impl HeartbeatCoalescer {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clocks::LogPosition;
+
+    fn message(group: u32, to: u64, body: Body) -> Message {
+        Message { group: GroupId(group), from: NodeId(1), to: NodeId(to), term: Term(4), body }
+    }
+
+    #[test]
+    fn heartbeats_of_all_groups_to_a_peer_are_one_message() {
+        let mut coalescer = HeartbeatCoalescer::new();
+        let beat = |group, to| message(group, to, Body::HeartbeatReply { round: 7 });
+        for group in 0..3 {
+            for to in [2, 3] {
+                assert_eq!(coalescer.offer(beat(group, to)), None);
+            }
+        }
+        let merged: Vec<PeerHeartbeats> = coalescer.drain().collect();
+        assert_eq!(merged.len(), 2);
+        let said: Vec<Message> =
+            merged.into_iter().flat_map(PeerHeartbeats::into_messages).collect();
+        let expected: Vec<Message> =
+            [2, 3].iter().flat_map(|to| (0..3).map(|group| beat(group, *to))).collect();
+        assert_eq!(said, expected);
+        assert_eq!(coalescer.drain().count(), 0, "everything was handed out");
+    }
+
+    #[test]
+    fn other_messages_pass() {
+        let mut coalescer = HeartbeatCoalescer::new();
+        let other = message(0, 2, Body::Vote { last: LogPosition::ZERO, transfer: false });
+        assert_eq!(coalescer.offer(other.clone()), Some(other.clone()));
+        // What a peer slips in is not taken for a heartbeat of another group.
+        let beats = alloc::vec![Beat { group: other.group, term: other.term, body: other.body }];
+        let slipped = PeerHeartbeats { from: NodeId(1), to: NodeId(2), beats };
+        assert_eq!(slipped.into_messages().count(), 0);
+    }
+}

@@ -1,8 +1,9 @@
 //! Majority Quorum: who votes, and the joint configuration in which two majorities must agree
 //! (Raft, section 6; thesis, section 4.3).
 //!
-//! Used by Raft, Paxos, Viewstamped Replication and ZAB. Invariant: the `voters` of a group in being
-//! are never empty; a node that waits to be added to a group knows of none, and decides nothing.
+//! Used by Raft, Paxos, Viewstamped Replication and ZAB. Invariant: the `voters` of a group in
+//! being are never empty; a node that waits to be added to a group knows of none, and decides
+//! nothing.
 
 use alloc::collections::BTreeSet;
 use clocks::NodeId;
@@ -83,4 +84,88 @@ fn majority_value<V: Ord + Copy>(
     let values = || voters.iter().map(|voter| reached(*voter));
     let has_majority = |value: &V| values().filter(|other| other >= value).count() >= majority;
     values().filter(has_majority).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeMap;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    fn nodes() -> impl Strategy<Value = BTreeSet<NodeId>> {
+        prop::collection::btree_set((1..8_u64).prop_map(NodeId), 0..6)
+    }
+
+    /// By the definition: try every value that anybody reached, and count heads.
+    fn counted(membership: &Membership, reached: &BTreeMap<NodeId, u64>) -> Option<u64> {
+        let agrees = |group: &BTreeSet<NodeId>, value: u64| {
+            let heads = group.iter().filter(|node| reached[*node] >= value).count();
+            heads * 2 > group.len()
+        };
+        let mut values: Vec<u64> = reached.values().copied().collect();
+        values.sort_unstable();
+        values.into_iter().rev().find(|value| {
+            agrees(&membership.voters, *value)
+                && (membership.outgoing.is_empty() || agrees(&membership.outgoing, *value))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_quorum_is_a_majority_of_each_side(
+            voters in nodes(),
+            outgoing in nodes(),
+            learners in nodes(),
+            values in prop::collection::vec(0..6_u64, 8),
+        ) {
+            let membership = Membership { voters, outgoing, learners };
+            let reached: BTreeMap<NodeId, u64> = (0..8).map(NodeId).zip(values).collect();
+            let computed = membership.quorum_value(|node| reached[&node]);
+            prop_assert_eq!(computed, counted(&membership, &reached));
+            let agreed = membership.is_quorum(|node| reached[&node] > 2);
+            prop_assert_eq!(agreed, computed.is_some_and(|value| value > 2));
+        }
+
+        #[test]
+        fn quorums_of_one_membership_meet(
+            voters in nodes(),
+            outgoing in nodes(),
+            a in nodes(),
+            b in nodes(),
+        ) {
+            let membership = Membership { voters, outgoing, learners: BTreeSet::new() };
+            let both = membership.is_quorum(|node| a.contains(&node))
+                && membership.is_quorum(|node| b.contains(&node));
+            prop_assert!(!both || a.intersection(&b).any(|node| membership.is_voter(*node)));
+        }
+
+        #[test]
+        fn quorums_of_neighbouring_memberships_meet(
+            old in nodes(),
+            new in nodes(),
+            a in nodes(),
+            b in nodes(),
+        ) {
+            // What makes joint consensus safe: old and joint share voters in every two quorums,
+            // and so do joint and new.
+            let learners = BTreeSet::new;
+            let joint =
+                Membership { voters: new.clone(), outgoing: old.clone(), learners: learners() };
+            for settled in [old, new] {
+                if settled.is_empty() || joint.outgoing.is_empty() {
+                    continue;
+                }
+                let settled = Membership::of_voters(settled);
+                let both = settled.is_quorum(|node| a.contains(&node))
+                    && joint.is_quorum(|node| b.contains(&node));
+                prop_assert!(!both || a.intersection(&b).next().is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_no_quorum() {
+        assert!(!Membership::default().is_quorum(|_| true));
+    }
 }

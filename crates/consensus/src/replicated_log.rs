@@ -197,3 +197,147 @@ impl ReplicatedLog {
         assert!(self.memberships.iter().all(in_log), "every membership is in the log");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use clocks::{NodeId, Term};
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Change {
+        Append { term_step: u64, bytes: usize, members: Option<u64> },
+        Truncate(u64),
+        Durable(u64),
+        Compact(u64),
+        Restart(u64),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let members = prop::option::weighted(0.2, 1..9_u64);
+        prop_oneof![
+            8 => (0..2_u64, 0..60_usize, members).prop_map(|(term_step, bytes, members)| {
+                Change::Append { term_step, bytes, members }
+            }),
+            1 => any::<u64>().prop_map(Change::Truncate),
+            4 => any::<u64>().prop_map(Change::Durable),
+            1 => any::<u64>().prop_map(Change::Compact),
+            1 => (1..5_u64).prop_map(Change::Restart),
+        ]
+    }
+
+    /// A log that keeps every entry since its beginning, snapshots included.
+    #[derive(Debug)]
+    struct Naive {
+        start: LogPosition,
+        start_membership: Membership,
+        entries: Vec<Entry>,
+        durable: LogIndex,
+    }
+
+    impl Naive {
+        fn last(&self) -> LogPosition {
+            self.entries.last().map_or(self.start, |entry| entry.position)
+        }
+
+        fn membership_at(&self, index: LogIndex) -> &Membership {
+            let before = self.entries.iter().rev().filter(|entry| entry.position.index <= index);
+            before
+                .filter_map(|entry| match &entry.payload {
+                    Payload::Membership(membership) => Some(membership),
+                    _ => None,
+                })
+                .next()
+                .unwrap_or(&self.start_membership)
+        }
+    }
+
+    fn apply(naive: &mut Naive, log: &mut ReplicatedLog, change: Change) {
+        let (first, last) = (naive.start.index, naive.last());
+        let some_index = |draw: u64| first + draw % (last.index - first + 1);
+        match change {
+            Change::Append { term_step, bytes, members } => {
+                let position = LogPosition::new(Term(last.term.0 + term_step), last.index + 1);
+                let payload = match members {
+                    Some(node) => Payload::Membership(Membership::of_voters([NodeId(node)])),
+                    None => Payload::Command(Bytes::from(std::vec![7; bytes])),
+                };
+                naive.entries.push(Entry { position, payload: payload.clone() });
+                log.append(Entry { position, payload });
+            }
+            Change::Truncate(draw) => {
+                let index = some_index(draw);
+                naive.entries.truncate((index - first) as usize);
+                naive.durable = naive.durable.min(index);
+                log.truncate_after(index);
+            }
+            Change::Durable(draw) => {
+                let index = some_index(draw);
+                naive.durable = naive.durable.max(index);
+                log.durable_through(index);
+            }
+            Change::Compact(draw) => {
+                let through = some_index(draw);
+                let membership = naive.membership_at(through).clone();
+                let position = log.position_at(through).expect("in range");
+                naive.entries.drain(..(through - first) as usize);
+                naive.durable = naive.durable.max(through);
+                naive.start = position;
+                naive.start_membership = membership.clone();
+                assert_eq!(*log.compact(position), membership);
+            }
+            Change::Restart(step) => {
+                let start = LogPosition::new(Term(last.term.0 + 1), last.index + step);
+                let membership = Membership::of_voters([NodeId(90 + step)]);
+                naive.entries.clear();
+                naive.durable = start.index;
+                naive.start = start;
+                naive.start_membership = membership.clone();
+                log.restart_after(start, membership);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_log_that_keeps_everything(
+            changes in prop::collection::vec(change(), 1..80),
+            cache_bytes in 0..400_usize,
+        ) {
+            let start_membership = Membership::of_voters([NodeId(9)]);
+            let start = LogPosition::ZERO;
+            let mut naive = Naive {
+                start,
+                start_membership: start_membership.clone(),
+                entries: Vec::new(),
+                durable: 0,
+            };
+            let table = TermTable::new(start);
+            let mut log = ReplicatedLog::new(
+                table, start_membership, Vec::new(), VecDeque::new(), cache_bytes,
+            );
+            for change in changes {
+                apply(&mut naive, &mut log, change);
+                log.check_invariants();
+                prop_assert_eq!(log.last(), naive.last());
+                prop_assert_eq!(log.durable(), naive.durable);
+                prop_assert_eq!(log.membership(), naive.membership_at(LogIndex::MAX));
+                let cached = log.cached_from();
+                for (place, entry) in naive.entries.iter().enumerate() {
+                    let index = entry.position.index;
+                    prop_assert_eq!(log.position_at(index), Some(entry.position));
+                    let found = log.cached(index, index + 2, 100, 3);
+                    prop_assert_eq!(found.is_some(), index >= cached);
+                    for (found, expected) in found.iter().flatten().zip(&naive.entries[place..]) {
+                        prop_assert_eq!(found, expected);
+                    }
+                }
+            }
+            log.durable_through(naive.last().index);
+            let kept = naive.entries.iter().filter(|e| e.position.index >= log.cached_from());
+            let kept: usize = kept.map(Entry::weight).sum();
+            prop_assert!(kept <= cache_bytes, "what is durable is kept within the limit");
+        }
+    }
+}

@@ -97,3 +97,92 @@ impl TermTable {
         self.start = through;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The terms of all entries, one by one.
+    #[derive(Clone, Debug)]
+    struct Naive {
+        start: LogPosition,
+        terms: Vec<Term>,
+    }
+
+    impl Naive {
+        fn last(&self) -> LogIndex {
+            self.start.index + self.terms.len() as u64
+        }
+
+        fn position_at(&self, index: LogIndex) -> Option<LogPosition> {
+            if index == self.start.index {
+                return Some(self.start);
+            }
+            let place = usize::try_from(index.checked_sub(self.start.index + 1)?).ok()?;
+            self.terms.get(place).map(|term| LogPosition::new(*term, index))
+        }
+
+        fn floor(&self, bound: LogPosition) -> Option<LogPosition> {
+            (self.start.index..=bound.index.min(self.last()))
+                .rev()
+                .filter_map(|index| self.position_at(index))
+                .find(|position| position.term <= bound.term)
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Change {
+        Push { term_step: u64 },
+        Truncate(u64),
+        Compact(u64),
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        prop_oneof![
+            6 => prop_oneof![5 => Just(0), 1 => 1..3_u64]
+                .prop_map(|term_step| Change::Push { term_step }),
+            1 => any::<u64>().prop_map(Change::Truncate),
+            1 => any::<u64>().prop_map(Change::Compact),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_list_of_terms(changes in prop::collection::vec(change(), 1..60)) {
+            let start = LogPosition::new(Term(2), 5);
+            let mut naive = Naive { start, terms: Vec::new() };
+            let mut table = TermTable::new(start);
+            for change in changes {
+                let (first, last) = (naive.start.index, naive.last());
+                match change {
+                    Change::Push { term_step } => {
+                        let term = Term(table.last().term.0 + term_step);
+                        naive.terms.push(term);
+                        table.push(LogPosition::new(term, last + 1));
+                    }
+                    Change::Truncate(draw) => {
+                        let index = first + draw % (last - first + 1);
+                        naive.terms.truncate((index - first) as usize);
+                        table.truncate_after(index);
+                    }
+                    Change::Compact(draw) => {
+                        let index = first + draw % (last - first + 1);
+                        let through = naive.position_at(index).expect("in range");
+                        naive.terms.drain(..(index - first) as usize);
+                        naive.start = through;
+                        table.compact(through);
+                    }
+                }
+                prop_assert_eq!(Some(table.last()), naive.position_at(naive.last()));
+                for index in 0..naive.last() + 3 {
+                    prop_assert_eq!(table.position_at(index), naive.position_at(index));
+                    for term in 0..table.last().term.0 + 2 {
+                        let bound = LogPosition::new(Term(term), index);
+                        prop_assert_eq!(table.floor(bound), naive.floor(bound), "{}", bound);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -3,9 +3,10 @@
 //!
 //! Commands (members by number, times in milliseconds):
 //! - `cluster voters=1-2-3 [learners=4] [lease=off|200] [cache=BYTES] [window=MESSAGES]
-//!   [window_bytes=BYTES] [append=ENTRIES]` founds a group; `join 4` adds a member that knows nobody
-//! - `next 1` moves time to 1's next deadline and wakes only 1; `campaign 1` does so until 1 becomes
-//!   a candidate of either kind
+//!   [window_bytes=BYTES] [append=ENTRIES]` founds a group
+//! - `join 4` adds a member that knows nobody
+//! - `next 1` moves time to 1's next deadline and wakes only 1; `campaign 1` does so until 1
+//!   becomes a candidate of either kind
 //! - `tick 100` moves time and wakes everybody who is due; `pause 100` moves time only
 //! - `wake 1` wakes one member if it is due
 //! - `propose 1 a b`, `read 1 7 8`, `change 1 voters=1-2 [learners=3]`, `transfer 1 2`
@@ -455,6 +456,49 @@ impl Story {
         Ok(())
     }
 
+    /// Commands about one member.
+    fn about(
+        &mut self,
+        name: &str,
+        node: NodeId,
+        args: &mut ArgumentConsumer<'_>,
+    ) -> Result<(), Box<dyn Error>> {
+        match name {
+            "join" => self.start(node, Membership::default()),
+            "next" => self.next(node)?,
+            "campaign" => {
+                for _ in 0..100 {
+                    if self.output.contains("Candidate in") {
+                        break;
+                    }
+                    self.next(node)?;
+                }
+                if !self.output.contains("Candidate in") {
+                    return Err("it does not campaign".into());
+                }
+            }
+            "wake" => self.wake(node),
+            "cut" => {
+                self.cut.insert(node);
+            }
+            "heal" => {
+                self.cut.remove(&node);
+            }
+            "sync" => {
+                self.sync(node, number(args.take_key("count"))?.unwrap_or(usize::MAX));
+            }
+            "answer" => {
+                self.answer(node);
+            }
+            "peers" => self.peers(node)?,
+            "propose" | "read" | "change" | "transfer" => {
+                self.command(name, node, args)?;
+            }
+            _ => self.fate(name, node, args)?,
+        }
+        Ok(())
+    }
+
     /// Commands that clients and operators give to a member.
     fn command(
         &mut self,
@@ -586,39 +630,7 @@ impl Runner for Story {
             }
             _ => {
                 let node = next_node(&mut args)?;
-                match name {
-                    "join" => self.start(node, Membership::default()),
-                    "next" => self.next(node)?,
-                    "campaign" => {
-                        for _ in 0..100 {
-                            if self.output.contains("Candidate in") {
-                                break;
-                            }
-                            self.next(node)?;
-                        }
-                        if !self.output.contains("Candidate in") {
-                            return Err("it does not campaign".into());
-                        }
-                    }
-                    "wake" => self.wake(node),
-                    "cut" => {
-                        self.cut.insert(node);
-                    }
-                    "heal" => {
-                        self.cut.remove(&node);
-                    }
-                    "sync" => {
-                        self.sync(node, number(args.take_key("count"))?.unwrap_or(usize::MAX));
-                    }
-                    "answer" => {
-                        self.answer(node);
-                    }
-                    "peers" => self.peers(node)?,
-                    "propose" | "read" | "change" | "transfer" => {
-                        self.command(name, node, &mut args)?;
-                    }
-                    _ => self.fate(name, node, &mut args)?,
-                }
+                self.about(name, node, &mut args)?;
             }
         }
         args.reject_next()?;

@@ -2,4 +2,6 @@
 
 mod golden;
 mod host;
+mod hostile_peers;
 mod random_simulation;
+mod traps;

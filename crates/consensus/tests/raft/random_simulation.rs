@@ -545,11 +545,9 @@ impl World {
                 (raft.first_index(), raft.committed(), raft.last_position());
             let damaged = member.host.is_damaged();
             let damaged = if damaged { " damaged" } else { "" };
-            format!(
-                "{} {role:?} in {term}{damaged}, log {first}..{committed}..{last}, {membership:?} {:?}\n",
-                raft.node(),
-                raft.progress(),
-            )
+            let (node, progress) = (raft.node(), raft.progress());
+            let log = format!("{first}..{committed}..{last}");
+            format!("{node} {role:?} in {term}{damaged}, log {log}, {membership:?} {progress:?}\n")
         };
         self.members.values().map(describe).collect()
     }
