@@ -193,8 +193,12 @@ mod tests {
             lay(&mut overlay, &undone);
             overlay.roll_back();
             let seen = read(&overlay, from, to);
-            engine.write(overlay.into_batch()).unwrap();
-            prop_assert_eq!(seen, read(&*engine.snapshot(), from, to));
+            let written = engine.crash(usize::MAX);
+            written.write(overlay.into_batch()).unwrap();
+            engine.write(batch(&kept)).unwrap();
+            let expected = read(&*engine.snapshot(), from, to);
+            prop_assert_eq!(&seen, &expected);
+            prop_assert_eq!(read(&*written.snapshot(), from, to), expected);
         }
     }
 }
