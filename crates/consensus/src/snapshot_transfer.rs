@@ -35,11 +35,13 @@ pub(crate) struct OutgoingSnapshot {
     position: Option<LogPosition>,
     chunk: u64,
     stage: Stage,
+    /// The chunk was sent more than once: an answer that goes back is a current one.
+    repeated: bool,
 }
 
 impl OutgoingSnapshot {
     pub(crate) fn new() -> OutgoingSnapshot {
-        OutgoingSnapshot { position: None, chunk: 0, stage: Stage::Wanted }
+        OutgoingSnapshot { position: None, chunk: 0, stage: Stage::Wanted, repeated: false }
     }
 
     /// The chunk to be read now, if any.
@@ -60,12 +62,14 @@ impl OutgoingSnapshot {
         let patience = patience * PATIENCE_FACTOR;
         if matches!(self.stage, Stage::Sent(sent) if sent.is_overdue(now, round, patience)) {
             self.stage = Stage::Wanted;
+            self.repeated = true;
         }
     }
 
     pub(crate) fn send_again(&mut self) {
         if matches!(self.stage, Stage::Sent(_)) {
             self.stage = Stage::Wanted;
+            self.repeated = true;
         }
     }
 
@@ -89,9 +93,13 @@ impl OutgoingSnapshot {
     /// The follower wants chunk `next`: the following one, or where it has to resume.
     fn acknowledged(&mut self, position: LogPosition, next: u64) {
         let answers_this = self.position == Some(position) && self.stage != Stage::Reading;
-        if answers_this && next != self.chunk {
+        // A late answer to an earlier chunk would send the transfer back, which costs a new one:
+        // what was read cannot be read again.
+        let late = next < self.chunk && !self.repeated;
+        if answers_this && next != self.chunk && !late {
             self.chunk = next;
             self.stage = Stage::Wanted;
+            self.repeated = false;
         }
     }
 }
@@ -108,6 +116,23 @@ struct Receiving {
     writing: bool,
     /// The last chunk is being written and made the live state.
     installing: bool,
+    /// Chunk 0 came again since the last progress.
+    restart_seen: bool,
+}
+
+impl Receiving {
+    /// Chunk 0 is being written; it may be the only one.
+    fn begin(from: NodeId, term: Term, position: LogPosition, only: bool) -> Receiving {
+        Receiving {
+            from,
+            term,
+            position,
+            next: 0,
+            writing: true,
+            installing: only,
+            restart_seen: false,
+        }
+    }
 }
 
 /// The follower's side.
@@ -173,12 +198,13 @@ impl Raft {
             (receiving.from, receiving.term, receiving.position) == (from, term, position)
         };
         match self.incoming.receiving.as_mut().filter(resumes) {
-            // The leader can no longer read where we stopped: it begins anew. (A repeated chunk 0
-            // costs no more than that.)
-            Some(receiving) if chunk == 0 && receiving.next > 1 && !receiving.writing => {
-                (receiving.next, receiving.writing, receiving.installing) = (0, true, done);
+            // Once is a late copy. Twice without progress: the leader can no longer read where we
+            // stopped, and begins anew.
+            Some(receiving) if chunk == 0 && receiving.restart_seen && !receiving.writing => {
+                *receiving = Receiving::begin(from, term, position, done);
             }
             Some(receiving) if receiving.next != chunk => {
+                receiving.restart_seen |= chunk == 0 && receiving.next > 1;
                 let next = receiving.next;
                 return self.outbox.send(from, Body::SnapshotAck { position, next });
             }
@@ -191,9 +217,7 @@ impl Raft {
                 return self.outbox.send(from, Body::SnapshotAck { position, next: 0 });
             }
             None => {
-                let receiving =
-                    Receiving { from, term, position, next: 0, writing: true, installing: done };
-                self.incoming.receiving = Some(receiving);
+                self.incoming.receiving = Some(Receiving::begin(from, term, position, done));
             }
         }
         self.write_chunk(position, membership, chunk, data, done);
@@ -227,6 +251,7 @@ impl Raft {
             self.restart_after_snapshot(leader, position, membership);
         } else {
             receiving.writing = false;
+            receiving.restart_seen = false;
             receiving.next += 1;
             let next = receiving.next;
             if let Some(leader) = leader {
