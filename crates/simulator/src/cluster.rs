@@ -18,13 +18,15 @@ use crate::rng::{Chance, Rng, Seed};
 use crate::run::Options;
 use crate::swarm::Swarm;
 use crate::trace_hash::TraceHash;
+use crate::watchers::{HubWork, Watcher};
 use crate::witness::{Breach, Witness};
 use crate::workload::ClientMind;
 use checkers::history::History;
 use clocks::{GroupId, NodeId};
 use replica::RequestId;
 use std::collections::BTreeMap;
-use store::MemEngine;
+use store::range::Revision;
+use store::{MemEngine, StreamId};
 
 /// Something that happens in the world.
 pub(crate) enum Event {
@@ -50,6 +52,10 @@ pub(crate) enum Event {
     ClientTimeout { client: usize, request: RequestId },
     /// A planted bug: the request is sent again under another number.
     Resend { client: usize, request: RequestId },
+    /// A watcher connects.
+    WatcherWake { watcher: usize },
+    /// A watcher has read what it was sent.
+    Consumed { slot: Slot, life: u64, watcher: usize, stream: StreamId, weight: usize },
     /// A process starts.
     Start { slot: Slot, life: u64 },
     /// A pause ends.
@@ -117,6 +123,12 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) network: Network,
     pub(crate) clients: Vec<Client>,
+    pub(crate) watchers: Vec<Watcher>,
+    /// Who listens on a stream.
+    pub(crate) streams: BTreeMap<StreamId, usize>,
+    pub(crate) next_stream: u64,
+    /// Highest revision that anybody asked to compact at.
+    pub(crate) compacted: BTreeMap<GroupId, Revision>,
     pub(crate) histories: BTreeMap<GroupId, History>,
     pub(crate) witness: Witness,
     pub(crate) owners: BTreeMap<RequestId, usize>,
@@ -144,6 +156,7 @@ impl World {
         let nodes: Vec<Node> = (0..swarm.nodes).map(|slot| new_node(seed, &swarm, slot)).collect();
         let network = Network::new(nodes.len(), swarm.network.clone(), seed.stream("network", 0));
         let clients = new_clients(seed, &swarm, &keyspaces);
+        let watchers = Watcher::of_cluster(nodes.len(), &keyspaces);
         let histories = keyspaces.iter().map(|group| (*group, History::new())).collect();
         let deferred = nodes.iter().map(|_| Vec::new()).collect();
         let mut world = World {
@@ -160,6 +173,10 @@ impl World {
             nodes,
             network,
             clients,
+            watchers,
+            streams: BTreeMap::new(),
+            next_stream: 1,
+            compacted: BTreeMap::new(),
             histories,
             witness: Witness::default(),
             owners: BTreeMap::new(),
@@ -187,6 +204,10 @@ impl World {
             for b in slot + 1..self.nodes.len() {
                 self.heap.after(delay, Event::Connect { a: slot, b });
             }
+        }
+        for watcher in 0..self.watchers.len() {
+            let delay = self.rng.below(SECOND);
+            self.heap.after(delay, Event::WatcherWake { watcher });
         }
         for client in 0..self.clients.len() {
             let delay = self.rng.below(SECOND);
@@ -216,7 +237,8 @@ impl World {
         match event {
             Event::Step { slot, life, .. }
             | Event::Wake { slot, life, .. }
-            | Event::FlushDone { slot, life, .. } => {
+            | Event::FlushDone { slot, life, .. }
+            | Event::Consumed { slot, life, .. } => {
                 if self.nodes[slot].life != life || !self.nodes[slot].is_up() {
                 } else if self.nodes[slot].paused {
                     self.deferred[slot].push(event);
@@ -231,6 +253,7 @@ impl World {
             Event::KeepAlive { a, b, connection } => self.on_keep_alive(a, b, connection),
             Event::ClientWake { client } => self.on_client_wake(client),
             Event::ClientTimeout { client, request } => self.on_client_timeout(client, request),
+            Event::WatcherWake { watcher } => self.on_watcher_wake(watcher),
             Event::Resend { client, request } => self.on_resend(client, request),
             Event::Start { slot, life } => {
                 if self.nodes[slot].life == life && !self.nodes[slot].is_up() {
@@ -256,6 +279,9 @@ impl World {
             Event::Step { slot, machine, .. } => self.on_step(slot, machine),
             Event::Wake { slot, at, .. } => self.on_wake(slot, at),
             Event::FlushDone { slot, at_once, .. } => self.on_flush_done(slot, at_once),
+            Event::Consumed { slot, watcher, stream, weight, .. } => {
+                self.push_hub(slot, HubWork::Consumed(watcher, stream, weight));
+            }
             _ => unreachable!("only events of a process come here"),
         }
     }
@@ -546,7 +572,8 @@ impl World {
     }
 
     fn has_converged(&self) -> bool {
-        let quiet = self.clients.iter().all(|client| client.pending.is_none());
+        let quiet = self.watchers_have_caught_up()
+            && self.clients.iter().all(|client| client.pending.is_none());
         let positions: Vec<Option<Vec<(u64, u64)>>> = self.nodes.iter().map(positions).collect();
         quiet && positions[0].is_some() && positions.iter().all(|other| *other == positions[0])
     }
@@ -589,6 +616,7 @@ fn new_node(seed: Seed, swarm: &Swarm, slot: Slot) -> Node {
         disk: SimDisk::new(swarm.disk.clone(), seed.stream("disk", slot as u64)),
         engine: MemEngine::new(),
         config: swarm.core_config(slot),
+        watch_limits: swarm.watch_limits(),
         process: None,
         life: 0,
         paused: false,

@@ -77,6 +77,10 @@ impl World {
         let client = &mut self.clients[index];
         assert!(client.pending.is_none(), "a client asks one thing at a time");
         let operation = client.mind.decide(now, &self.swarm.workload);
+        if let Operation::Compact { revision } = operation {
+            let compacted = self.compacted.entry(client.mind.group).or_default();
+            *compacted = revision.max(*compacted);
+        }
         let history = self.histories.get_mut(&client.mind.group).expect("one per keyspace");
         let recorded = begin(history, index as u64, &operation, now.0);
         let request = RequestId(self.next_request);

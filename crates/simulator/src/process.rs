@@ -9,11 +9,12 @@ use crate::event_heap::Instant;
 use crate::front_end::FrontWork;
 use crate::network::Slot;
 use crate::node_clock::NodeClock;
+use crate::watchers::{HubWork, Hubs};
 use clocks::NodeId;
 use replica::{Applier, ApplierEvent, CoreConfig, LogEvent, LogMachine};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use store::MemEngine;
+use store::{MemEngine, WatchLimits};
 
 /// What runs within a process, each on a thread of its own in production.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +50,10 @@ pub(crate) struct Process {
     pub(crate) log_queue: VecDeque<LogEvent>,
     /// Input of the applier.
     pub(crate) applier_queue: VecDeque<ApplierEvent>,
+    /// Watchers.
+    pub(crate) hubs: Hubs,
+    /// Input of the watch hubs.
+    pub(crate) hub_queue: VecDeque<HubWork>,
     /// Input of the front end.
     pub(crate) front_queue: VecDeque<FrontWork>,
     /// Which machines have a step scheduled.
@@ -62,12 +67,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn new(log: LogMachine, applier: Applier) -> Process {
+    fn new(log: LogMachine, applier: Applier, hubs: Hubs) -> Process {
         Process {
             log,
             applier,
             log_queue: VecDeque::new(),
             applier_queue: VecDeque::new(),
+            hubs,
+            hub_queue: VecDeque::new(),
             front_queue: VecDeque::new(),
             scheduled: [false; 4],
             stage: Stage::Drain,
@@ -101,6 +108,8 @@ pub(crate) struct Node {
     pub(crate) engine: MemEngine,
     /// What its core is told.
     pub(crate) config: CoreConfig,
+    /// Bounds of its watch hubs.
+    pub(crate) watch_limits: WatchLimits,
     /// The process, unless it is down.
     pub(crate) process: Option<Process>,
     /// Grows with every start and crash: tells events of an old life from those of this one.
@@ -133,7 +142,8 @@ impl Node {
             Ok(log) => {
                 self.disk.set_fuse(None);
                 self.life += 1;
-                self.process = Some(Process::new(log, applier));
+                let hubs = Hubs::of(&self.config, &applier, self.watch_limits);
+                self.process = Some(Process::new(log, applier, hubs));
                 Start::Running
             }
             Err(sentence) => Start::Refused(sentence),

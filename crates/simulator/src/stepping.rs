@@ -10,6 +10,7 @@ use crate::mutant::Mutant;
 use crate::network::Slot;
 use crate::process::{Machine, Stage};
 use crate::rng::Chance;
+use crate::watchers::HubWork;
 use consensus::{Payload, Role};
 use replica::{ApplierEffect, ApplierEvent, LogEffect, LogEvent};
 use store::Engine;
@@ -214,10 +215,10 @@ impl World {
             ApplierEffect::Watch { group, revision, events } => {
                 let checked = self.witness.events(slot, group, revision, &events);
                 self.check(checked);
-                self.feed_hub(slot, group, revision, Some(events));
+                self.push_hub(slot, HubWork::Applied(group, revision, events));
             }
             ApplierEffect::WatchReset { group, revision } => {
-                self.feed_hub(slot, group, revision, None);
+                self.push_hub(slot, HubWork::Reset(group, revision));
             }
             ApplierEffect::Flush => self.begin_flush(slot),
             ApplierEffect::WantsIdle => self.process(slot).wants_idle = true,

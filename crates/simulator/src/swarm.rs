@@ -15,7 +15,7 @@ use replica::{CoreConfig, ReplicaLimits, ReplicationWindow};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use store::command::Member;
-use store::{MachineKind, StoreLimits};
+use store::{MachineKind, StoreLimits, WatchLimits};
 use wal::WalConfig;
 
 /// Everything that a seed decides before the world starts.
@@ -79,6 +79,8 @@ pub(crate) struct Sizes {
     pub(crate) snapshot_chunk_bytes: usize,
     /// Open sessions per state machine.
     pub(crate) sessions_max: usize,
+    /// Bytes that a stream of watches may have outstanding.
+    pub(crate) watch_stream_bytes: usize,
 }
 
 /// How the threads of a process take turns.
@@ -135,6 +137,16 @@ impl Swarm {
 }
 
 impl Swarm {
+    /// Bounds of every watch hub.
+    pub(crate) fn watch_limits(&self) -> WatchLimits {
+        WatchLimits {
+            stream_bytes_max: self.sizes.watch_stream_bytes,
+            response_bytes_max: self.sizes.watch_stream_bytes / 4,
+            catch_up_watchers_max: 2,
+            ..WatchLimits::default()
+        }
+    }
+
     /// What the core of the machine in this slot is told.
     #[must_use]
     pub(crate) fn core_config(&self, slot: Slot) -> CoreConfig {
@@ -195,7 +207,7 @@ fn draw_network(rng: &mut Rng) -> NetworkProfile {
         kind,
         min_delay: rng.pick(&[20, 100, 1_000]) * MICROSECOND,
         mean_jitter: rng.pick(&[20, 200, 2_000, 8_000]) * MICROSECOND,
-        loss: Chance::percent(rng.pick(&[0, 1, 5, 20])),
+        loss: Chance::percent(rng.pick(&[0, 1, 5, 10])),
         duplication: Chance::percent(rng.pick(&[0, 1, 10, 50])),
         capacity: rng.pick(&[64, 1_024, 16_384]),
     }
@@ -236,6 +248,7 @@ fn draw_sizes(rng: &mut Rng) -> Sizes {
         apply_batch_bytes: rng.pick(&[1, 64]) << 10,
         snapshot_chunk_bytes: rng.pick(&[1, 8, 64]) << 10,
         sessions_max: rng.pick(&[16, 1_024]),
+        watch_stream_bytes: rng.pick(&[2, 64, 4_096]) << 10,
     }
 }
 
@@ -251,8 +264,8 @@ fn draw_scheduling(rng: &mut Rng) -> Scheduling {
 
 fn draw_workload(rng: &mut Rng, nodes: usize) -> WorkloadProfile {
     let clients_per_node = rng.pick(&[4, 6, 8]);
-    // About 250 operations a second while all is well, so that 100 remain under faults.
-    let mean_think = (clients_per_node * nodes) as u64 * SECOND / 250;
+    // About 320 operations a second while all is well, so that 100 remain under faults.
+    let mean_think = (clients_per_node * nodes) as u64 * SECOND / 320;
     WorkloadProfile {
         clients_per_node,
         keys: rng.between(10, 25),
