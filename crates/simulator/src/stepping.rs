@@ -35,8 +35,8 @@ impl World {
     }
 
     pub(crate) fn on_step(&mut self, slot: Slot, machine: Machine) {
-        let process = self.nodes[slot].process.as_mut().expect("events of a past life are dropped");
-        process.scheduled[machine as usize] = false;
+        self.tell_narrator(|| format!("node {slot} steps {machine:?}"));
+        self.process(slot).scheduled[machine as usize] = false;
         match machine {
             Machine::Log => self.step_log(slot),
             Machine::Applier => self.step_applier(slot),
@@ -49,6 +49,7 @@ impl World {
         let process = self.nodes[slot].process.as_mut().expect("events of a past life are dropped");
         if process.wake_at == Some(at) {
             process.wake_at = None;
+            self.tell_narrator(|| format!("node {slot} has a deadline"));
             self.wake(slot, Machine::Log);
         }
     }
