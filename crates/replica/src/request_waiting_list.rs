@@ -185,6 +185,13 @@ impl RequestWaitingList {
         }
     }
 
+    /// Nobody leads: what was sent is sent again to whoever does next, and nothing is due before.
+    pub(crate) fn no_leader(&mut self) {
+        if self.sent_to.is_some() {
+            self.resend_all();
+        }
+    }
+
     /// The leader refused what it was sent: repeat it after a pause, unless it leads no more.
     pub(crate) fn on_refused(&mut self, term: Term, now: Monotonic) {
         if self.sent_to.is_some_and(|sent| sent.term <= term) {
@@ -385,6 +392,17 @@ mod tests {
         list.remove(1);
         let batch = list.take_unsent(FIRST, US, Monotonic(1), WALL, 1 << 20);
         assert_eq!(Envelope::decode(batch[0].clone()).unwrap().answered_below, 2);
+    }
+
+    #[test]
+    fn without_a_leader_nothing_is_due_before_the_deadline() {
+        let mut list = list();
+        open(&mut list);
+        assert_eq!(sent(&mut list, FIRST, 1), [1]);
+        assert!(list.deadline().is_some_and(|due| due < FOREVER));
+        list.no_leader();
+        assert_eq!(list.deadline(), Some(FOREVER));
+        assert_eq!(sent(&mut list, FIRST, 2), [1], "the same leader again: it may be lost");
     }
 
     #[test]

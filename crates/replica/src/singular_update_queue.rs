@@ -325,7 +325,7 @@ impl LogMachine {
         let us = self.config.node;
         let batch_bytes = self.config.window.append_bytes;
         let log = self.groups.get_mut(&group).expect("the group is one of ours");
-        let Some(to) = log.leadership() else { return };
+        let Some(to) = log.leadership() else { return log.waiting.no_leader() };
         loop {
             let commands = log.waiting.take_unsent(to, us, now, wall, batch_bytes);
             if commands.is_empty() {
