@@ -91,6 +91,7 @@ struct World {
     cut: BTreeSet<(NodeId, NodeId)>,
     faults: bool,
     loss_percent: u64,
+    slowest_write: u64,
     /// Logs get lost; then voters do not change, as a quorum might be asked for that is not there.
     rot: bool,
     committed: Vec<Entry>,
@@ -135,6 +136,7 @@ impl World {
             })
             .collect();
         let loss_percent = random.below(20);
+        let slowest_write = [3 * MILLI, 30 * MILLI, 200 * MILLI][random.below(3) as usize];
         World {
             seed,
             random,
@@ -145,6 +147,7 @@ impl World {
             cut: BTreeSet::new(),
             faults: true,
             loss_percent,
+            slowest_write,
             rot,
             committed: Vec::new(),
             committed_by: Vec::new(),
@@ -257,7 +260,7 @@ impl World {
         self.check_applied(node, applied);
         for _ in 0..writes {
             // In order, since completions take the oldest.
-            let delay = self.random.below(3 * MILLI);
+            let delay = self.random.below(self.slowest_write);
             self.schedule(delay, Event::Written { node, start });
         }
         let (messages, others) = messages(effects);
@@ -498,8 +501,10 @@ impl World {
 
     fn fault_step(&mut self) {
         let node = NodeId(1 + self.random.below(NODES));
-        match self.random.below(10) {
+        match self.random.below(12) {
             0..3 => self.crash(node),
+            // The power fails.
+            10 => (1..=NODES).for_each(|node| self.crash(NodeId(node))),
             3..5 => {
                 let member = self.members.get_mut(&node).unwrap();
                 if member.up && !member.paused {
