@@ -22,12 +22,6 @@ pub const TRANSACTION_ITEMS_MAX: usize = 1 << 13;
 /// What an item takes in an entry besides the bytes it names (`store::command::Command::weight`).
 const ITEM_OVERHEAD_BYTES: usize = 96;
 
-/// Encoded bytes of a watch reply beyond which it is split for watches that asked for fragments.
-pub const WATCH_FRAGMENT_BYTES: usize = REQUEST_BYTES_MAX;
-
-/// Watches of one stream.
-pub const WATCHES_PER_STREAM_MAX: usize = 100_000;
-
 const _: () = assert!(REQUEST_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(TRANSACTION_DEPTH_MAX < TRANSACTION_OPERATIONS_MAX);
 const _: () = assert!(TRANSACTION_DEPTH_MAX <= store::limits::TXN_DEPTH_MAX);

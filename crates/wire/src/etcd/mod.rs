@@ -8,6 +8,7 @@ pub mod keyspace_reply;
 pub mod keyspace_request;
 pub mod limits;
 pub mod overlap;
+pub mod watch;
 
 pub use crate::proto::etcdserverpb as pb;
 pub use crate::proto::mvccpb;
