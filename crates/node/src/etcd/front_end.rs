@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinError, JoinSet};
 
 /// Serves etcd clients; clones share what is counted.
 #[derive(Clone)]
@@ -36,7 +37,8 @@ impl EtcdFrontEnd {
         EtcdFrontEnd { handle, meters: Arc::default() }
     }
 
-    /// Serves connections of `listener` on the current runtime until the node stops.
+    /// Serves connections of `listener` on the current runtime until the node stops, and then
+    /// until the calls under way are answered or their grace is over: the runtime may end with it.
     ///
     /// # Errors
     /// If the listener cannot be used at all.
@@ -44,17 +46,22 @@ impl EtcdFrontEnd {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let dispatch = Dispatch::new(self.handle.clone(), Arc::clone(&self.meters));
+        let mut connections = JoinSet::new();
         let mut stopping = pin!(self.handle.stopping());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = &mut stopping => return Ok(()),
+                Some(ended) = connections.join_next() => {
+                    report(ended);
+                    continue;
+                }
+                () = &mut stopping => break,
             };
             match accepted {
                 Ok((stream, _)) => {
                     let connection =
                         Connection { handle: self.handle.clone(), dispatch: dispatch.clone() };
-                    tokio::spawn(connection.serve(stream));
+                    connections.spawn(connection.serve(stream));
                 }
                 // Out of descriptors, or the client is gone already: others can still be served.
                 Err(error) => {
@@ -63,6 +70,19 @@ impl EtcdFrontEnd {
                 }
             }
         }
+        drop(listener);
+        // Each ends by itself within its grace.
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+        Ok(())
+    }
+}
+
+/// A connection that panics ends alone, and is a fault of ours.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "serving a client's connection failed");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the connection itself bears: sizes, garbage, strangers, floods.
 
 use super::fake_core::{FakeCore, block_on};
+use crate::etcd::limits::SHUTDOWN_GRACE;
 use crate::etcd::services::etcdserverpb::kv_client::KvClient;
 use crate::etcd::services::etcdserverpb::lease_client::LeaseClient;
 use bytes::Bytes;
@@ -109,5 +110,45 @@ fn many_calls_share_a_connection() {
         revisions.sort_unstable();
         revisions.dedup();
         assert_eq!(revisions.len(), 500);
+    });
+}
+
+#[test]
+fn a_call_under_way_is_answered_though_the_node_stops() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut client = KvClient::new(core.channel().await);
+        core.feel(|mood| mood.silent = true);
+        let mut call = tokio::spawn(async move { client.put(put_of_bytes(1)).await });
+        while core.handle.shared.replies.len() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        core.handle.shared.stopping.send_replace(true);
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut call).await;
+        assert!(early.is_err(), "it ended before it was answered: {early:?}");
+        core.handle.shared.replies.resolve_all_stopping();
+        let refused = call.await.expect("no panic").unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable);
+        assert_eq!(refused.message(), "etcdserver: server stopped");
+    });
+}
+
+#[test]
+fn a_call_without_an_answer_keeps_the_node_from_stopping_only_for_its_grace() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut client = KvClient::new(core.channel().await);
+        core.feel(|mood| mood.silent = true);
+        let call = tokio::spawn(async move { client.put(put_of_bytes(1)).await });
+        while core.handle.shared.replies.len() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let begun = std::time::Instant::now();
+        // Waits for the front end's thread, while the client keeps its connection.
+        drop(core);
+        let took = begun.elapsed();
+        assert!(took >= SHUTDOWN_GRACE / 2, "the call was cut off after {took:?}");
+        assert!(took < 4 * SHUTDOWN_GRACE, "stopping took {took:?}");
+        assert!(call.await.expect("no panic").is_err());
     });
 }
