@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use store::command::{Command, Envelope, Member, SessionId};
-use store::{Content, Engine, MachineKind, MemEngine, StateMachine, StoreLimits, ToApply};
+use store::{
+    Content, Engine, MachineKind, MemEngine, StateMachine, StoreLimits, ToApply, WatchLimits,
+};
 use tonic::transport::{Channel, Endpoint};
 
 pub(super) const CLUSTER: u64 = 0xc1;
@@ -54,7 +56,13 @@ impl FakeCore {
         let serving = std::thread::spawn(move || {
             block_on(async { front_end.serve(listener).await.expect("it serves") });
         });
-        FakeCore { handle, address, mood, threads: vec![core, serving] }
+        let shared = Arc::clone(&handle.shared);
+        let watching = std::thread::spawn(move || {
+            let limits = WatchLimits::default();
+            let watched = shared.watches.run(&shared.engine, GroupId::KEYSPACE, limits);
+            watched.expect("memory does not fail");
+        });
+        FakeCore { handle, address, mood, threads: vec![core, serving, watching] }
     }
 
     pub(super) async fn channel(&self) -> Channel {
@@ -76,6 +84,7 @@ impl Drop for FakeCore {
     fn drop(&mut self) {
         self.handle.shared.stopping.send_replace(true);
         self.handle.shared.log.close();
+        self.handle.shared.watches.close();
         for thread in self.threads.drain(..) {
             let ended = thread.join();
             assert!(ended.is_ok() || std::thread::panicking(), "a thread of the core panicked");
@@ -199,6 +208,10 @@ impl Machines {
         let position = LogPosition::new(TERM, machine.applied().index + 1);
         let entry = ToApply { position, content: Content::Command(envelope.encode()) };
         let applied = machine.apply(vec![entry]).expect("memory does not fail");
+        // Before anybody is told: a watch created afterwards must not see it.
+        if !applied.events.is_empty() {
+            self.handle.shared.watches.applied(applied.revision, applied.events.into());
+        }
         let (_, _, outcome) = applied.outcomes.into_iter().next().expect("every command answers");
         outcome.map_err(RequestError::Refused)
     }

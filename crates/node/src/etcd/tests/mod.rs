@@ -6,3 +6,4 @@ mod http;
 mod keyspace;
 mod members;
 mod transport;
+mod watch;
