@@ -208,3 +208,101 @@ impl Recovered {
         self.log.last()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clocks::{NodeId, Term};
+
+    fn entry(index: LogIndex, term: u64) -> Entry {
+        Entry { position: LogPosition::new(Term(term), index), payload: Payload::Barrier }
+    }
+
+    fn applied(index: LogIndex, term: u64) -> Applied {
+        let membership = Membership::of_voters([NodeId(7)]);
+        Applied { position: LogPosition::new(Term(term), index), membership }
+    }
+
+    /// Term 2, founded by member 1, entries 1@1 2@1 3@2.
+    fn replay() -> Recovery {
+        let membership = Membership::of_voters([NodeId(1)]);
+        let initial = HardState { membership, ..HardState::default() };
+        let mut recovery = Recovery::new(initial.clone(), 1000);
+        let voted_for = Some(NodeId(1));
+        recovery.replay_hard_state(HardState { term: Term(2), voted_for, ..initial });
+        for (index, term) in [(1, 1), (2, 1), (3, 2)] {
+            recovery.replay_entry(entry(index, term)).expect("consecutive");
+        }
+        recovery
+    }
+
+    #[test]
+    fn the_log_goes_on_where_the_state_is_in_it() {
+        let recovered = replay().finish(applied(2, 1)).expect("they meet");
+        assert!(!recovered.log_reset);
+        assert_eq!(recovered.last(), LogPosition::new(Term(2), 3));
+        assert_eq!(recovered.hard_state.voted_for, Some(NodeId(1)));
+        assert_eq!(recovered.tail.len(), 3);
+    }
+
+    #[test]
+    fn the_log_begins_anew_after_state_that_is_ahead_of_it() {
+        let recovered = replay().finish(applied(5, 2)).expect("state ahead is no error");
+        assert_eq!(recovered.log_start(), LogPosition::new(Term(2), 5));
+        assert_eq!(recovered.hard_state.membership, Membership::of_voters([NodeId(7)]));
+        assert_eq!(recovered.hard_state.voted_for, Some(NodeId(1)));
+    }
+
+    #[test]
+    fn the_log_begins_anew_after_state_that_contradicts_it() {
+        // Entry 3 was replaced by one of term 4, which was applied; the replacement was not
+        // durable here, nor was term 4.
+        let recovered = replay().finish(applied(3, 4)).expect("the state is committed");
+        assert!(recovered.log_reset);
+        assert_eq!(recovered.last(), LogPosition::new(Term(4), 3));
+        assert_eq!(recovered.hard_state.term, Term(4));
+        assert_eq!(recovered.hard_state.voted_for, None, "no vote was given in term 4");
+    }
+
+    #[test]
+    fn a_record_replaces_what_comes_after_it() {
+        let mut recovery = replay();
+        recovery.replay_entry(entry(2, 2)).expect("it follows 1");
+        let recovered = recovery.finish(applied(0, 0)).expect("no gap");
+        assert_eq!(recovered.last(), LogPosition::new(Term(2), 2));
+        assert_eq!(recovered.tail.len(), 2);
+    }
+
+    #[test]
+    fn gaps_and_falling_terms_are_reported() {
+        let gap = replay().replay_entry(entry(5, 2));
+        assert_eq!(gap, Err(RecoveryError::Gap { after: 3, found: 5 }));
+        let at = LogPosition::new(Term(1), 4);
+        let fall = replay().replay_entry(entry(4, 1));
+        assert_eq!(fall, Err(RecoveryError::TermRegressed { at }));
+        // The log was cut up to 2, and the state ends at 1.
+        let mut recovery = replay();
+        let log_start = LogPosition::new(Term(1), 2);
+        recovery.replay_hard_state(HardState { log_start, ..HardState::default() });
+        let applied = applied(1, 1);
+        let position = applied.position;
+        let behind = recovery.finish(applied).expect_err("entry 2 is gone");
+        assert_eq!(behind, RecoveryError::StateBehindLog { applied: position, log_start });
+        // The first segments are gone, but the log is said to begin earlier.
+        let mut recovery = Recovery::new(HardState::default(), 1000);
+        recovery.replay_entry(entry(4, 1)).expect("any entry may be the first");
+        let gap = recovery.finish(Applied::default()).expect_err("1 to 3 are missing");
+        assert_eq!(gap, RecoveryError::Gap { after: 0, found: 4 });
+    }
+
+    #[test]
+    fn the_tail_is_bounded() {
+        let mut recovery = Recovery::new(HardState::default(), 100);
+        for index in 1..1000 {
+            recovery.replay_entry(entry(index, 1)).expect("consecutive");
+            assert!(recovery.tail_bytes <= 100);
+        }
+        let recovered = recovery.finish(Applied::default()).expect("no gap");
+        assert_eq!(recovered.tail.len(), 3);
+    }
+}

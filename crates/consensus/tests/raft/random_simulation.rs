@@ -387,6 +387,10 @@ impl World {
         member.missed.clear();
         let down = self.random.below(3000 * MILLI);
         self.schedule(down, Event::Restart(node));
+        self.close_connections(node);
+    }
+
+    fn close_connections(&mut self, node: NodeId) {
         let now: Vec<_> = self.members.keys().map(|peer| (*peer, self.local(*peer))).collect();
         for (peer, now) in now {
             let member = self.members.get_mut(&peer).unwrap();
@@ -501,7 +505,15 @@ impl World {
 
     fn fault_step(&mut self) {
         let node = NodeId(1 + self.random.below(NODES));
-        match self.random.below(12) {
+        match self.random.below(16) {
+            // Cut off, and everybody's connections to it close.
+            12.. => {
+                self.cut.clear();
+                for peer in (1..=NODES).map(NodeId).filter(|peer| *peer != node) {
+                    self.cut.extend([(node, peer), (peer, node)]);
+                }
+                self.close_connections(node);
+            }
             0..3 => self.crash(node),
             // The power fails.
             10 => (1..=NODES).for_each(|node| self.crash(NodeId(node))),

@@ -167,6 +167,48 @@ fn votes_of_an_older_term_are_not_counted() {
 }
 
 #[test]
+fn a_shorter_or_older_log_gets_no_vote() {
+    let voter = || {
+        let mut lone = Lone::of(3);
+        lone.hear(2, 2, append(LogPosition::ZERO, vec![entry(1, 1), entry(2, 2)], 0));
+        lone.sync();
+        lone
+    };
+    // Longer, but its last entry is older (Raft, section 5.4.1).
+    for (last, granted) in [
+        (position(1, 2), false),
+        (position(9, 1), false),
+        (position(2, 2), true),
+        (position(1, 3), true),
+    ] {
+        let mut lone = voter();
+        lone.pass(Duration::from_millis(250));
+        lone.hear(3, 7, Body::Vote { last, transfer: false });
+        assert_eq!(bodies(&lone.sync()), [&Body::VoteReply { granted }], "{last}");
+        let said = lone.hear(3, 9, Body::PreVote { last });
+        assert_eq!(bodies(&said), [&Body::PreVoteReply { granted }], "{last}");
+    }
+}
+
+#[test]
+fn a_follower_takes_the_mark_only_as_far_as_it_verified() {
+    let mut lone = Lone::of(3);
+    // 2..=5 are of a leader that did not last.
+    let entries = (1..=5).map(|index| entry(index, 1)).collect();
+    lone.hear(2, 1, append(LogPosition::ZERO, entries, 0));
+    lone.sync();
+    lone.hear(3, 2, append(position(1, 1), Vec::new(), 5));
+    assert_eq!(lone.host.raft.committed(), 1);
+    lone.hear(3, 2, append(position(1, 1), vec![entry(2, 2)], 5));
+    assert_eq!(lone.host.raft.committed(), 2);
+    assert_eq!(lone.host.raft.last_position(), position(2, 2));
+    // Nor does a late, shorter append shorten the log.
+    lone.hear(3, 2, append(position(2, 2), vec![entry(3, 2), entry(4, 2)], 2));
+    lone.hear(3, 2, append(position(2, 2), vec![entry(3, 2)], 2));
+    assert_eq!(lone.host.raft.last_position(), position(4, 2));
+}
+
+#[test]
 fn one_voter_counts_once() {
     let mut lone = Lone::candidate(5);
     for _ in 0..5 {
