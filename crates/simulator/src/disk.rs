@@ -133,12 +133,11 @@ impl SimDisk {
             self.interrupt(op, crash);
         }
         if crash == Crash::PowerLoss {
-            while let Some(undo) = self.undo.pop() {
-                // A cache is written back in any order.
-                if self.rng.chance(Chance::percent(75)) {
-                    self.overwrite(undo.file, undo.offset, &undo.before);
-                }
+            let lost = self.rng.index(self.undo.len() + 1);
+            for undo in self.undo.split_off(self.undo.len() - lost).into_iter().rev() {
+                self.overwrite(undo.file, undo.offset, &undo.before);
             }
+            self.undo.clear();
         }
     }
 
@@ -461,7 +460,7 @@ mod tests {
     #[test]
     fn a_broken_promise_loses_what_completed() {
         let mut lost = 0;
-        for seed in 0..20 {
+        for seed in 0..40 {
             let mut disk = disk(seed, SyncPromise::Broken);
             disk.submit(DiskToken(1), write(0, 7, 1));
             let started = disk.take_started();

@@ -46,7 +46,7 @@ impl FaultKind {
     pub(crate) const fn mean_interval(self) -> u64 {
         match self {
             FaultKind::PowerLossOfAll => 12 * SECOND,
-            FaultKind::Kill | FaultKind::PowerLoss => 5 * SECOND,
+            FaultKind::Kill | FaultKind::PowerLoss => 6 * SECOND,
             FaultKind::Partition | FaultKind::Pause | FaultKind::WallStep => 4 * SECOND,
             FaultKind::ClockRate | FaultKind::ConnectionReset => 2 * SECOND,
         }
@@ -61,7 +61,7 @@ pub(crate) fn downtime(rng: &mut Rng) -> u64 {
         2 => rng.exponential(SECOND),
         _ => rng.exponential(3 * SECOND),
     }
-    .min(15 * SECOND)
+    .min(10 * SECOND)
 }
 
 /// How long a pause lasts.

@@ -206,7 +206,7 @@ fn draw_network(rng: &mut Rng) -> NetworkProfile {
     NetworkProfile {
         kind,
         min_delay: rng.pick(&[20, 100, 1_000]) * MICROSECOND,
-        mean_jitter: rng.pick(&[20, 200, 2_000, 8_000]) * MICROSECOND,
+        mean_jitter: rng.pick(&[20, 200, 1_000, 4_000]) * MICROSECOND,
         loss: Chance::percent(rng.pick(&[0, 1, 5, 10])),
         duplication: Chance::percent(rng.pick(&[0, 1, 10, 50])),
         capacity: rng.pick(&[64, 1_024, 16_384]),
@@ -263,9 +263,9 @@ fn draw_scheduling(rng: &mut Rng) -> Scheduling {
 }
 
 fn draw_workload(rng: &mut Rng, nodes: usize) -> WorkloadProfile {
-    let clients_per_node = rng.pick(&[4, 6, 8]);
-    // About 320 operations a second while all is well, so that 100 remain under faults.
-    let mean_think = (clients_per_node * nodes) as u64 * SECOND / 320;
+    let clients_per_node = rng.pick(&[6, 8, 10]);
+    // About 350 operations a second while all is well, so that 100 remain under faults.
+    let mean_think = (clients_per_node * nodes) as u64 * SECOND / 350;
     WorkloadProfile {
         clients_per_node,
         keys: rng.between(10, 25),
