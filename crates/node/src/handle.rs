@@ -135,7 +135,7 @@ impl NodeHandle {
         let request =
             Request { id: pending.request(), group, deadline: monotonic_now().after(timeout), ask };
         let result = match shared.log.offer(LogEvent::Request(request).into(), weight) {
-            Ok(()) => tokio::time::timeout(timeout + ANSWER_GRACE, pending.answer())
+            Ok(()) => tokio::time::timeout(timeout.saturating_add(ANSWER_GRACE), pending.answer())
                 .await
                 .unwrap_or(Err(RequestError::TimedOut)),
             Err(Refused::Full(_)) => {

@@ -36,6 +36,7 @@ use replica::{
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use store::command::Member;
 use store::{Engine, MachineKind, StoreLimits, WatchLimits};
 use tokio::sync::watch;
@@ -56,6 +57,10 @@ const REQUESTS: QueueLimits = QueueLimits { items: 16 << 10, bytes: 64 << 20 };
 const APPLIER: QueueLimits = QueueLimits { items: 1, bytes: 1 };
 /// A peer that acknowledges nothing for so many election timeouts is gone.
 const USER_TIMEOUT_ELECTIONS: u32 = 2;
+
+/// How long clients' connections may take to end when the node stops.
+const GOODBYE: Duration = Duration::from_secs(2);
+const GOODBYE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Where a node listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +229,9 @@ impl Node {
             let listener = listener.map_err(|error| format!("cannot share a socket: {error}"))?;
             let front_end = front_end.clone();
             self.outer.push(self.runtime("front-end", async move {
-                front_end.serve(listener).await.map_err(|error| error.to_string())
+                let served = front_end.serve(listener).await;
+                connections_end().await;
+                served.map_err(|error| error.to_string())
             })?);
         }
         Ok(())
@@ -310,6 +317,18 @@ impl Drop for Node {
             self.end();
         }
     }
+}
+
+/// Lets connections of this runtime say goodbye and requests under way end, for a while.
+async fn connections_end() {
+    let tasks = tokio::runtime::Handle::current().metrics();
+    let ended = async {
+        while tasks.num_alive_tasks() > 0 {
+            tokio::time::sleep(GOODBYE_INTERVAL).await;
+        }
+    };
+    // Whoever is not done then is cut off.
+    let _ = tokio::time::timeout(GOODBYE, ended).await;
 }
 
 /// A thread that panicked has said so, and stopped the node, by itself.

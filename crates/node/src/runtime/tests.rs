@@ -5,7 +5,7 @@ use crate::Settings;
 use bytes::Bytes;
 use clocks::NodeId;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use store::command::{Command, Put};
 use store::range::KeyRange;
 use store::reply::Outcome;
