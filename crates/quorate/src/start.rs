@@ -2,15 +2,73 @@
 //!
 //! Not here: what the settings mean (`node::Settings`).
 
-use node::{NodeConfig, Settings};
+use std::io::IsTerminal;
+
+use node::{Addresses, Node, NodeConfig, Settings, Stopper};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use crate::Failure;
 use crate::arguments::StartOptions;
 
 /// Runs the node.
 pub(crate) fn run(options: StartOptions) -> Result<(), Failure> {
+    let stop_with_stdin = options.stop_with_stdin;
     let config = configure(options).map_err(Failure::Usage)?;
-    Err(Failure::Failed(format!("cannot start {} yet", config.name)))
+    log_to_stderr().map_err(Failure::Usage)?;
+    let node = Node::start(&config).map_err(Failure::Failed)?;
+    let Addresses { etcd, peer, admin } = node.addresses();
+    let name = &config.name;
+    eprintln!("{name} serves etcd clients on {etcd}, members on {peer}, operators on {admin}");
+    stop_on_signals(node.stopper()).map_err(Failure::Failed)?;
+    if stop_with_stdin {
+        stop_at_end_of_input(node.stopper()).map_err(Failure::Failed)?;
+    }
+    node.wait().map_err(Failure::Failed)
+}
+
+/// The filter is `QUORATE_LOG`.
+fn log_to_stderr() -> Result<(), String> {
+    let filter = std::env::var("QUORATE_LOG").unwrap_or_else(|_| "info".to_owned());
+    let filter = EnvFilter::try_new(&filter)
+        .map_err(|error| format!("QUORATE_LOG is {filter:?}: {error}"))?;
+    let terminal = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal);
+    log.with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+/// SIGINT and SIGTERM stop the node in good order.
+fn stop_on_signals(stopper: Stopper) -> Result<(), String> {
+    let cannot = |error: std::io::Error| format!("cannot listen for signals: {error}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+    let runtime = runtime.map_err(cannot)?;
+    let signals = runtime.block_on(async {
+        Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    });
+    let (mut interrupt, mut terminate) = signals.map_err(cannot)?;
+    let wait = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        stopper.stop();
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map_err(cannot)?;
+    Ok(())
+}
+
+/// Whoever started the node holds the other end of the pipe, and is gone when it ends.
+fn stop_at_end_of_input(stopper: Stopper) -> Result<(), String> {
+    let wait = move || {
+        // An error is as good a reason to stop as the end.
+        drop(std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
+        stopper.stop();
+    };
+    let thread = std::thread::Builder::new().name("standard-input".to_owned()).spawn(wait);
+    thread.map(drop).map_err(|error| format!("cannot watch standard input: {error}"))
 }
 
 /// Command line over environment over file over defaults.

@@ -1,0 +1,233 @@
+//! The built binary as its users meet it: processes, signals, ports and directories.
+//!
+//! Each test has ports and a directory of its own. Not here: the failover run (`cargo xtask ci`).
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use harness::member_client::MemberClient;
+use harness::status_report;
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory that goes away with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("quorate-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the temporary directory is writable");
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A running `quorate`, killed with the test.
+struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(arguments: &[&str], data_dir: &Path) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        command.args(arguments).arg("--data-dir").arg(data_dir);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
+        let stdout = BufReader::new(child.stdout.take().expect("standard output is a pipe"));
+        Running { child, stdout }
+    }
+
+    /// The lines of `dev --json` up to the last one, which says that all are ready.
+    fn members(&mut self) -> Vec<Announced> {
+        let mut members = Vec::new();
+        loop {
+            let mut line = String::new();
+            let length = self.stdout.read_line(&mut line).expect("a line of text");
+            assert!(length > 0, "it ended before it was ready");
+            if line.trim_end() == "{\"ready\":true}" {
+                return members;
+            }
+            members.push(Announced::parse(&line));
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        send(signal, &self.child.id().to_string());
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let give_up = Instant::now() + PATIENCE;
+        while Instant::now() < give_up {
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("it did not end within {PATIENCE:?}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// One line of `dev --json`.
+#[derive(Debug, Clone)]
+struct Announced {
+    name: String,
+    process_id: String,
+    etcd: String,
+}
+
+impl Announced {
+    fn parse(line: &str) -> Announced {
+        let after = |key: &str| {
+            let (_, rest) = line.split_once(key).unwrap_or_else(|| panic!("no {key} in {line}"));
+            rest.split(['"', ',', '}']).next().unwrap_or("").to_owned()
+        };
+        for key in ["\"peer\":\"", "\"admin\":\"", "\"data_dir\":\""] {
+            assert!(!after(key).is_empty(), "{line}");
+        }
+        let (name, etcd) = (after("\"name\":\""), after("\"etcd\":\""));
+        Announced { name, process_id: after("\"pid\":"), etcd }
+    }
+}
+
+fn send(signal: &str, process_id: &str) {
+    let status = Command::new("kill").args([signal, process_id]).status().expect("kill runs");
+    assert!(status.success(), "kill {signal} {process_id}");
+}
+
+/// Runs a conversation with members.
+fn talk<T>(conversation: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(conversation)
+}
+
+async fn client(address: &str) -> MemberClient {
+    MemberClient::connect(address, PATIENCE).await.expect("it is ready")
+}
+
+/// Retries until a put succeeds; the cluster may be between leaders.
+async fn put_within_patience(address: &str, key: &[u8]) {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let put = async {
+            let client = MemberClient::connect(address, Duration::from_secs(5)).await?;
+            client.put(key, b"value").await.map_err(|error| error.to_string())
+        };
+        match put.await {
+            Ok(_) => return,
+            Err(error) => assert!(Instant::now() < give_up, "no put: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn dev_serves_stops_in_order_and_comes_back_with_everything() {
+    let scratch = Scratch::new("dev-one");
+    let arguments = ["dev", "--json", "--nodes", "1", "--offset", "23100"];
+    let mut dev = Running::start(&arguments, &scratch.0);
+    let members = dev.members();
+    assert_eq!((members.len(), members[0].name.as_str()), (1, "n1"));
+    assert_eq!(members[0].etcd, "127.0.0.1:25479");
+    let revision = talk(async { client(&members[0].etcd).await.put(b"k", b"v").await });
+    let revision = revision.expect("a put");
+    dev.signal("-INT");
+    assert!(dev.wait().success());
+
+    let mut dev = Running::start(&arguments, &scratch.0);
+    let members = dev.members();
+    let (_, found) = talk(async { client(&members[0].etcd).await.get(b"k").await }).expect("a get");
+    let found = found.expect("what was written before the stop");
+    assert_eq!((found.value.as_slice(), found.mod_revision), (b"v".as_slice(), revision));
+    dev.signal("-TERM");
+    assert!(dev.wait().success());
+}
+
+#[test]
+fn three_nodes_serve_survive_their_leader_and_restart_it() {
+    let scratch = Scratch::new("dev-three");
+    let arguments = ["dev", "--json", "--restart", "--offset", "7200"];
+    let mut dev = Running::start(&arguments, &scratch.0);
+    let members = dev.members();
+    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["n1", "n2", "n3"]);
+    talk(async {
+        client(&members[0].etcd).await.put(b"before", b"1").await.expect("a put");
+        let endpoints = [members[1].etcd.clone()];
+        let report = status_report::collect(&endpoints).await.expect("status");
+        let leaders = report.members.iter().filter(|member| member.role == "leader");
+        let leader = leaders.map(|member| member.name.clone()).collect::<Vec<_>>();
+        assert_eq!(leader.len(), 1, "{report}");
+        let (leader, others): (Vec<_>, Vec<_>) =
+            members.iter().partition(|member| member.name == leader[0]);
+        send("-KILL", &leader[0].process_id);
+        put_within_patience(&others[0].etcd, b"after").await;
+        // The supervisor brings the leader back, and it catches up.
+        put_within_patience(&leader[0].etcd, b"again").await;
+        for member in &members {
+            let (_, found) = client(&member.etcd).await.get(b"before").await.expect("a get");
+            assert_eq!(found.map(|found| found.value), Some(b"1".to_vec()), "{}", member.name);
+        }
+    });
+    dev.signal("-INT");
+    assert!(dev.wait().success());
+}
+
+#[test]
+fn nodes_end_with_a_parent_that_is_killed() {
+    let scratch = Scratch::new("dev-orphan");
+    let arguments = ["dev", "--json", "--nodes", "1", "--offset", "23300"];
+    let mut dev = Running::start(&arguments, &scratch.0);
+    let address = dev.members()[0].etcd.clone();
+    dev.signal("-KILL");
+    dev.wait();
+    let give_up = Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(&address).is_ok() {
+        assert!(Instant::now() < give_up, "the node outlives its parent");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_directory_in_use_and_a_port_in_use_are_said_plainly() {
+    let scratch = Scratch::new("in-use");
+    let arguments = ["dev", "--json", "--nodes", "1", "--offset", "23400"];
+    let mut dev = Running::start(&arguments, &scratch.0);
+    dev.members();
+    // The same directory, other ports.
+    let said = refused_start(&scratch.0.join("n1"), 29001);
+    assert!(said.contains(&scratch.0.display().to_string()), "{said}");
+    // The same ports, another directory.
+    let other = Scratch::new("in-use-other");
+    let said = refused_start(&other.0, 25779);
+    assert!(said.contains("127.0.0.1:25779"), "{said}");
+}
+
+/// `start` must fail by itself, in one sentence.
+fn refused_start(data_dir: &Path, etcd_port: u16) -> String {
+    let address = |port: u16| format!("127.0.0.1:{port}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    command.args(["start", "--name", "n1", "--etcd", &address(etcd_port)]);
+    command.args(["--initial-cluster", "n1=127.0.0.1:25780", "--peer", &address(29002)]);
+    command.args(["--admin", &address(29003)]).arg("--data-dir").arg(data_dir);
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mut said = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
+    assert_eq!(child.wait().expect("our child").code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said
+}
