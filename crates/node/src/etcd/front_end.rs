@@ -5,6 +5,7 @@
 
 use super::call_meters::CallMeters;
 use super::dispatch::Dispatch;
+use super::lenient_authority::LenientAuthority;
 use super::limits::{
     ACCEPT_PAUSE, CONNECTION_WINDOW_BYTES, HEAD_TIMEOUT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL,
     KEEP_ALIVE_TIMEOUT, PENDING_RESETS, SEND_BUFFER_BYTES, SHUTDOWN_GRACE, STREAM_WINDOW_BYTES,
@@ -101,7 +102,8 @@ impl Connection {
         if let Err(error) = tuned {
             tracing::debug!(%error, "a client's socket could not be tuned");
         }
-        let stream = TokioIo::new(MeteredStream { stream, handle: self.handle.clone() });
+        let authority = LenientAuthority::new();
+        let stream = TokioIo::new(MeteredStream { stream, authority, handle: self.handle.clone() });
         let builder = connection_builder();
         let service = TowerToHyperService::new(self.dispatch);
         let mut connection = pin!(builder.serve_connection(stream, service));
@@ -139,6 +141,7 @@ fn connection_builder() -> Builder<TokioExecutor> {
 /// A client's socket whose bytes are counted.
 struct MeteredStream {
     stream: TcpStream,
+    authority: LenientAuthority,
     handle: NodeHandle,
 }
 
@@ -151,6 +154,7 @@ impl AsyncRead for MeteredStream {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         let read = buffer.filled().len() - before;
+        self.authority.repair(&mut buffer.filled_mut()[before..]);
         self.handle.meters().client_received_bytes.add(read as u64);
         polled
     }

@@ -16,6 +16,7 @@ mod front_end;
 mod health_service;
 mod http_endpoints;
 mod keyspace_service;
+mod lenient_authority;
 mod limits;
 mod maintenance_service;
 mod probe;
