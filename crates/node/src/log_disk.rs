@@ -110,6 +110,22 @@ impl Drop for LogDisk {
     }
 }
 
+/// An operation whose worker panics fails, so that nobody waits for it for ever.
+struct UnderWay<'a> {
+    token: DiskToken,
+    on_completion: &'a OnCompletion,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let sentence = "the log's disk thread broke an invariant (see the message above)";
+            let result = Err(DiskError::Failed(sentence.to_owned()));
+            (self.on_completion)(DiskCompletion { token: self.token, result });
+        }
+    }
+}
+
 /// Performs operations, one after another.
 struct Worker {
     directory: LogDirectory,
@@ -125,6 +141,7 @@ impl Worker {
         let mut batch = VecDeque::new();
         while jobs.take(&mut batch, self.held.write_back_interval()) {
             for (token, op) in batch.drain(..) {
+                let _under_way = UnderWay { token, on_completion };
                 let result = self.perform(op);
                 on_completion(DiskCompletion { token, result });
             }

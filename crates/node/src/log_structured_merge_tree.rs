@@ -227,6 +227,7 @@ impl Shared {
     }
 
     fn run_chores(&self) {
+        let _guard = ChoresGuard { shared: self };
         loop {
             let mut chores = lock(&self.chores);
             while !chores.wanted && !chores.stopping {
@@ -259,6 +260,21 @@ impl Shared {
             if self.tree.current_version().id() == before || chores.wanted || chores.stopping {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Writers do not wait for chores that nobody does any more.
+struct ChoresGuard<'a> {
+    shared: &'a Shared,
+}
+
+impl Drop for ChoresGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let sentence = "its background thread broke an invariant (see the message above)";
+            lock(&self.shared.chores).failure = Some(EngineError(sentence.to_owned()));
+            self.shared.chore_done.notify_all();
         }
     }
 }

@@ -170,3 +170,11 @@ fn with_the_sync_in_place_a_completed_write_is_in_the_file() {
         assert!(found[at..at + 3 * DiskOp::BLOCK].iter().all(|byte| *byte == round));
     }
 }
+
+#[test]
+fn an_operation_whose_worker_breaks_fails_instead_of_never_ending() {
+    let mut fixture = disk(SyncForm::Real);
+    let half_a_block = DiskOp::WriteSync { file: FILE, offset: 0, data: Bytes::from_static(b"x") };
+    let error = fixture.submit(1, half_a_block).expect_err("the log writes whole blocks");
+    assert!(matches!(error, DiskError::Failed(sentence) if sentence.contains("invariant")));
+}
