@@ -337,23 +337,33 @@ impl<'a> FailoverRun<'a> {
         let last = client.put(b"z/last", b"last").await.map_err(|error| error.to_string())?;
         self.last_revision.set(last);
 
+        let mut complaints = Vec::new();
         let mut watchers = Vec::new();
-        for (name, watcher) in self.watchers {
-            let watched = tokio::time::timeout(RECOVERY_TIMEOUT, watcher).await;
-            let watched = watched.map_err(|_| format!("the watcher of {name} is stuck"))?;
-            watchers.push((name, watched.map_err(|error| format!("a watcher failed: {error}"))?));
+        for (name, mut watcher) in self.watchers {
+            match tokio::time::timeout(RECOVERY_TIMEOUT, &mut watcher).await {
+                Ok(Ok(watched)) => watchers.push((name, watched)),
+                Ok(Err(error)) => complaints.push(format!("the watcher of {name} failed: {error}")),
+                Err(_) => {
+                    watcher.abort();
+                    complaints.push(format!("the watcher of {name} never saw revision {last}"));
+                }
+            }
         }
         let mut members = Vec::new();
         for member in 0..self.cluster.len() {
             let spec = self.cluster.spec(member);
-            members.push(collect(&spec.name, &spec.addresses.etcd, last).await?);
+            match collect(&spec.name, &spec.addresses.etcd, last).await {
+                Ok(evidence) => members.push(evidence),
+                Err(complaint) => complaints.push(complaint),
+            }
         }
-        let resumptions = watchers.iter().map(|(_, watched)| watched.resumptions - 1).sum();
+        let resumptions =
+            watchers.iter().map(|(_, watched)| watched.resumptions.saturating_sub(1)).sum();
         let completed = self.load.completed();
         let operations = self.load.take_operations();
         let unknown = operations.iter().filter(|op| op.outcome == Outcome::Unknown).count();
         let evidence = Evidence { operations, members, watchers };
-        let mut complaints = judge(&evidence);
+        complaints.extend(judge(&evidence));
         if completed < self.plan.completed_min {
             let least = self.plan.completed_min;
             complaints.push(format!("only {completed} operations completed, {least} are needed"));
@@ -376,7 +386,7 @@ impl<'a> FailoverRun<'a> {
             failovers,
             recoveries: sorted(self.recoveries),
             resumptions,
-            changes: evidence.members[0].log.len(),
+            changes: evidence.members.first().map_or(0, |member| member.log.len()),
             refusals: self.load.refusals(),
             complaints,
             history: evidence.operations.into_iter().collect(),

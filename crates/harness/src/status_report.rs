@@ -121,7 +121,6 @@ async fn ask(id: u64, name: String, endpoint: String) -> MemberStatus {
         let sync = "etcd_disk_wal_fsync_duration_seconds";
         member.sync_p50_microseconds = percentile_microseconds(&metrics, sync, 0.5);
         member.sync_p99_microseconds = percentile_microseconds(&metrics, sync, 0.99);
-        member.disk_bytes += gauge(&metrics, "quorate_log_bytes");
     }
     member
 }
@@ -166,14 +165,6 @@ async fn http_get(address: &str, path: &str) -> Result<String, String> {
     }
 
     Ok(body.to_owned())
-}
-
-/// A gauge or counter without labels; 0 if it is not there.
-fn gauge(metrics: &str, name: &str) -> u64 {
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let value = value.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or(0.0);
-    // Bytes on a disk fit; a negative or absurd number saturates.
-    value as u64
 }
 
 /// The upper bound of the bucket in which this share of a Prometheus histogram lies.
@@ -265,8 +256,6 @@ s_bucket{le=\"0.001\"} 50
 s_bucket{le=\"0.002\"} 98
 s_bucket{le=\"0.004\"} 99
 s_bucket{le=\"+Inf\"} 100
-quorate_log_bytes_more 7
-quorate_log_bytes 1.5e3
 ";
 
     #[test]
@@ -275,12 +264,6 @@ quorate_log_bytes 1.5e3
         assert_eq!(percentile_microseconds(METRICS, "s", 0.99), 4000);
         assert_eq!(percentile_microseconds(METRICS, "s", 0.999), 0, "beyond the last bound");
         assert_eq!(percentile_microseconds("", "s", 0.5), 0);
-    }
-
-    #[test]
-    fn a_gauge_is_found_by_its_whole_name() {
-        assert_eq!(gauge(METRICS, "quorate_log_bytes"), 1500);
-        assert_eq!(gauge(METRICS, "quorate_log"), 0);
     }
 
     #[test]

@@ -136,13 +136,12 @@ pub(crate) struct StatusOptions {
 
 /// Options of `sim`.
 #[derive(Debug, Args)]
-#[group(id = "which", required = true, multiple = false)]
 pub(crate) struct SimOptions {
     /// Seeds to run, for example 0..200; the last one is left out.
-    #[arg(long, value_parser = parse_seeds, group = "which")]
+    #[arg(long, value_parser = parse_seeds, required_unless_present = "seed")]
     pub(crate) seeds: Option<Range<u64>>,
     /// One seed to run, for example one that failed.
-    #[arg(long, group = "which")]
+    #[arg(long, conflicts_with = "seeds")]
     pub(crate) seed: Option<u64>,
     /// Seeds to run at a time [default: one per core].
     #[arg(long)]

@@ -40,6 +40,7 @@ fn what_contradicts_itself_is_named() {
     refused(&["start", "--test-no-sync"], &[], &["test-power-loss"]);
     refused(&["sim"], &[], &["--seeds"]);
     refused(&["sim", "--seed", "1", "--seeds", "1..2"], &[], &["--seed"]);
+    refused(&["sim", "--seed", "1", "--jobs", "0"], &[], &["--jobs"]);
     refused(&["sim", "--seeds", "2..2"], &[], &["2..2"]);
 }
 
