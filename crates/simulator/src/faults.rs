@@ -53,6 +53,20 @@ impl FaultKind {
     }
 }
 
+impl FaultKind {
+    /// Whether some clients get no answers for a while.
+    pub(crate) const fn is_outage(self) -> bool {
+        match self {
+            FaultKind::Kill
+            | FaultKind::PowerLoss
+            | FaultKind::PowerLossOfAll
+            | FaultKind::Partition
+            | FaultKind::Pause => true,
+            FaultKind::ClockRate | FaultKind::WallStep | FaultKind::ConnectionReset => false,
+        }
+    }
+}
+
 /// How long a process stays down after a crash.
 pub(crate) fn downtime(rng: &mut Rng) -> u64 {
     match rng.below(4) {

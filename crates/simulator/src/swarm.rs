@@ -278,17 +278,15 @@ fn draw_workload(rng: &mut Rng, nodes: usize) -> WorkloadProfile {
 }
 
 fn draw_faults(rng: &mut Rng) -> BTreeMap<FaultKind, u64> {
-    let mut faults = BTreeMap::new();
-    for kind in FaultKind::ALL {
-        let base = kind.mean_interval();
-        if rng.chance(Chance::percent(60)) {
-            faults.insert(kind, base * rng.pick(&[1, 2, 4]));
-        }
+    let mut on: Vec<FaultKind> =
+        FaultKind::ALL.into_iter().filter(|_| rng.chance(Chance::percent(60))).collect();
+    if on.is_empty() {
+        on.push(FaultKind::Kill);
     }
-    if faults.is_empty() {
-        faults.insert(FaultKind::Kill, FaultKind::Kill.mean_interval());
-    }
-    faults
+    // With many kinds on, each is rarer: a cluster that is always down proves nothing.
+    let outages = on.iter().filter(|kind| kind.is_outage()).count() as u64;
+    let rarer = 1 + outages / 3;
+    on.into_iter().map(|kind| (kind, kind.mean_interval() * rng.pick(&[1, 2, 4]) * rarer)).collect()
 }
 
 #[cfg(test)]
