@@ -64,6 +64,8 @@ pub(crate) enum Event {
     Fault(FaultKind),
     /// A partition ends.
     EndPartition(u64),
+    /// A full disk has room again.
+    SpaceReturns(Slot),
     /// The liveness phase begins.
     Heal,
     /// The core must have made progress by now.
@@ -267,6 +269,7 @@ impl World {
             }
             Event::Fault(kind) => self.on_fault(kind),
             Event::EndPartition(number) => self.end_partition(number),
+            Event::SpaceReturns(slot) => self.set_disk_full(slot, false),
             Event::Heal => self.heal_core(),
             Event::Progress => self.require_progress(),
             Event::Settle => self.settle(),
@@ -340,6 +343,9 @@ impl World {
                 }
                 self.wake(slot, Machine::Log);
                 self.wake(slot, Machine::Applier);
+                if self.nodes[slot].disk.is_full() {
+                    self.tell(slot, replica::LogEvent::ShortOfSpace(true));
+                }
             }
             Start::PowerFailed => {
                 self.nodes[slot].disk.crash(Crash::PowerLoss);
@@ -406,8 +412,8 @@ impl World {
         let slot = self.fault_rng.index(self.nodes.len());
         let now = self.heap.now();
         match kind {
-            FaultKind::Kill => self.crash_and_restart(slot, Crash::Kill),
-            FaultKind::PowerLoss => self.crash_and_restart(slot, Crash::PowerLoss),
+            FaultKind::Kill => self.crash_somewhere(slot, Crash::Kill),
+            FaultKind::PowerLoss => self.crash_somewhere(slot, Crash::PowerLoss),
             FaultKind::PowerLossOfAll => {
                 for slot in 0..self.nodes.len() {
                     self.crash_and_restart(slot, Crash::PowerLoss);
@@ -441,12 +447,40 @@ impl World {
                     (slot + 1 + self.fault_rng.index(self.nodes.len() - 1)) % self.nodes.len();
                 self.break_connection(slot, other);
             }
+            FaultKind::DiskError => {
+                if self.nodes[slot].is_up() {
+                    self.nodes[slot].disk.break_down();
+                }
+            }
+            FaultKind::DiskFull => {
+                self.set_disk_full(slot, true);
+                let length = faults::full_length(&mut self.fault_rng);
+                self.heap.after(length, Event::SpaceReturns(slot));
+            }
         }
         let next = self.fault_rng.exponential(self.swarm.faults[&kind]);
         self.heap.after(next, Event::Fault(kind));
     }
 
-    fn crash_and_restart(&mut self, slot: Slot, crash: Crash) {
+    /// Between two steps, or in the middle of one.
+    fn crash_somewhere(&mut self, slot: Slot, crash: Crash) {
+        if self.fault_rng.flip() {
+            return self.crash_and_restart(slot, crash);
+        }
+        let effects = faults::last_effects(&mut self.fault_rng);
+        if let Some(process) = &mut self.nodes[slot].process {
+            process.doom = Some((effects, crash));
+        }
+    }
+
+    fn set_disk_full(&mut self, slot: Slot, full: bool) {
+        self.nodes[slot].disk.set_full(full);
+        if self.nodes[slot].is_up() {
+            self.tell(slot, replica::LogEvent::ShortOfSpace(full));
+        }
+    }
+
+    pub(crate) fn crash_and_restart(&mut self, slot: Slot, crash: Crash) {
         if !self.nodes[slot].is_up() {
             return;
         }
@@ -521,7 +555,11 @@ impl World {
 
     fn heal(&mut self, slot: Slot) {
         self.nodes[slot].abandoned = false;
+        if let Some(process) = &mut self.nodes[slot].process {
+            process.doom = None;
+        }
         self.nodes[slot].disk.set_fuse(None);
+        self.set_disk_full(slot, false);
         if !self.nodes[slot].is_up() {
             self.start(slot);
         } else if self.nodes[slot].paused {

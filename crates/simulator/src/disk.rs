@@ -88,6 +88,10 @@ pub(crate) struct SimDisk {
     next_ticket: u64,
     /// Operations that recovery may still run before the power fails.
     fuse: Option<u32>,
+    /// There is no room for another file.
+    full: bool,
+    /// The next operation fails, and all after it until a restart.
+    broken: bool,
     undo: Vec<Undo>,
     trace: TraceHash,
 }
@@ -107,6 +111,8 @@ impl SimDisk {
             started: Vec::new(),
             next_ticket: 0,
             fuse: None,
+            full: false,
+            broken: false,
             undo: Vec::new(),
             trace: TraceHash::default(),
         }
@@ -120,7 +126,15 @@ impl SimDisk {
     /// Ends an operation; none if a crash ended it before.
     pub(crate) fn complete(&mut self, ticket: Ticket) -> Option<DiskCompletion> {
         let InFlight { token, op } = self.in_flight.remove(&ticket)?;
-        let result = self.perform(op);
+        let result = if self.broken {
+            // What became of it, nobody knows.
+            self.interrupt(op, Crash::PowerLoss);
+            Err(DiskError::Failed("an injected failure".to_string()))
+        } else if self.full && matches!(op, DiskOp::Allocate { recycled: None, .. }) {
+            Err(DiskError::Full)
+        } else {
+            self.perform(op)
+        };
         Some(DiskCompletion { token, result })
     }
 
@@ -129,6 +143,7 @@ impl SimDisk {
         let in_flight = std::mem::take(&mut self.in_flight);
         self.started.clear();
         self.fuse = None;
+        self.broken = false;
         for (_, InFlight { op, .. }) in in_flight {
             self.interrupt(op, crash);
         }
@@ -144,6 +159,26 @@ impl SimDisk {
     /// Lets the power fail after this many more operations of a recovery.
     pub(crate) fn set_fuse(&mut self, operations: Option<u32>) {
         self.fuse = operations;
+    }
+
+    /// Lets there be no room for another file, or room again.
+    pub(crate) fn set_full(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    /// Whether there is no room for another file.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Lets every operation fail until the process ends.
+    pub(crate) fn break_down(&mut self) {
+        self.broken = true;
+    }
+
+    /// Whether it is the disk's fault that a node stops.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Whether the power failed during the recovery; the machine must then crash.
@@ -478,6 +513,23 @@ mod tests {
         let mut disk = disk(1, SyncPromise::Kept);
         disk.run(write(0, 7, 1)).unwrap();
         disk.submit(DiskToken(1), write(0, 8, 1));
+    }
+
+    #[test]
+    fn a_full_disk_makes_no_files_and_a_broken_one_does_nothing() {
+        let mut disk = disk(1, SyncPromise::Kept);
+        let allocate = DiskOp::Allocate { file: FileId(2), len: 4096, recycled: None };
+        disk.set_full(true);
+        disk.submit(DiskToken(1), allocate.clone());
+        let full = disk.take_started().remove(0).ticket;
+        assert_eq!(disk.complete(full).unwrap().result, Err(DiskError::Full));
+        disk.set_full(false);
+        disk.break_down();
+        disk.submit(DiskToken(2), allocate);
+        let broken = disk.take_started().remove(0).ticket;
+        assert!(matches!(disk.complete(broken).unwrap().result, Err(DiskError::Failed(_))));
+        disk.crash(Crash::Kill);
+        assert!(!disk.is_broken(), "a restart finds a new disk with the old content");
     }
 
     #[test]

@@ -26,11 +26,15 @@ pub enum FaultKind {
     WallStep,
     /// A connection breaks and is made anew.
     ConnectionReset,
+    /// The next operation of a disk fails for good: the node must stop by itself.
+    DiskError,
+    /// A disk has no room for another file for a while.
+    DiskFull,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 8] = [
+    pub const ALL: [FaultKind; 10] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
         FaultKind::PowerLossOfAll,
@@ -39,13 +43,16 @@ impl FaultKind {
         FaultKind::ClockRate,
         FaultKind::WallStep,
         FaultKind::ConnectionReset,
+        FaultKind::DiskError,
+        FaultKind::DiskFull,
     ];
 
     /// Nanoseconds between two of the kind, on average, at the highest rate.
     #[must_use]
     pub(crate) const fn mean_interval(self) -> u64 {
         match self {
-            FaultKind::PowerLossOfAll => 12 * SECOND,
+            FaultKind::PowerLossOfAll | FaultKind::DiskError => 12 * SECOND,
+            FaultKind::DiskFull => 8 * SECOND,
             FaultKind::Kill | FaultKind::PowerLoss => 6 * SECOND,
             FaultKind::Partition | FaultKind::Pause | FaultKind::WallStep => 4 * SECOND,
             FaultKind::ClockRate | FaultKind::ConnectionReset => 2 * SECOND,
@@ -61,7 +68,9 @@ impl FaultKind {
             | FaultKind::PowerLoss
             | FaultKind::PowerLossOfAll
             | FaultKind::Partition
-            | FaultKind::Pause => true,
+            | FaultKind::Pause
+            | FaultKind::DiskError
+            | FaultKind::DiskFull => true,
             FaultKind::ClockRate | FaultKind::WallStep | FaultKind::ConnectionReset => false,
         }
     }
@@ -82,6 +91,16 @@ pub(crate) fn downtime(rng: &mut Rng) -> u64 {
 pub(crate) fn pause_length(rng: &mut Rng) -> u64 {
     let mean = rng.pick(&[20, 300, 1_500, 3_000]) * MILLISECOND;
     rng.exponential(mean).min(10 * SECOND)
+}
+
+/// How long a disk is full.
+pub(crate) fn full_length(rng: &mut Rng) -> u64 {
+    rng.exponential(SECOND).min(5 * SECOND)
+}
+
+/// Effects that a process still hands out before a crash in the middle of a step.
+pub(crate) fn last_effects(rng: &mut Rng) -> u32 {
+    u32::try_from(rng.between(1, 40)).expect("small")
 }
 
 /// How long a partition lasts.

@@ -4,7 +4,7 @@
 //! The log machine, the applier, the watch hub and the front end have a queue each and run in any
 //! order, as their threads would. Invariant: whatever is in a queue is lost with the process.
 
-use crate::disk::SimDisk;
+use crate::disk::{Crash, SimDisk};
 use crate::event_heap::Instant;
 use crate::front_end::FrontWork;
 use crate::network::Slot;
@@ -64,6 +64,8 @@ pub(crate) struct Process {
     pub(crate) wake_at: Option<Instant>,
     /// Whether the applier has background work to do.
     pub(crate) wants_idle: bool,
+    /// Effects that it still hands out, and the crash after them.
+    pub(crate) doom: Option<(u32, Crash)>,
 }
 
 impl Process {
@@ -80,6 +82,7 @@ impl Process {
             stage: Stage::Drain,
             wake_at: None,
             wants_idle: false,
+            doom: None,
         }
     }
 }

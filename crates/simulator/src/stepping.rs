@@ -4,6 +4,7 @@
 //! handing out effects, as a thread may be. Not here: what the machines do (`replica`, `store`).
 
 use crate::cluster::{Event, World};
+use crate::disk::Crash;
 use crate::event_heap::{Instant, MICROSECOND, MILLISECOND};
 use crate::front_end::FrontWork;
 use crate::mutant::Mutant;
@@ -90,7 +91,7 @@ impl World {
         self.process(slot).stage = Stage::Drain;
         while let Some(effect) = self.process(slot).log.poll() {
             self.on_log_effect(slot, effect);
-            if self.is_over() {
+            if self.must_stop(slot) {
                 return;
             }
         }
@@ -98,6 +99,29 @@ impl World {
             self.wake(slot, Machine::Log);
         }
         self.arm_deadline(slot);
+    }
+
+    /// Whether the process may not go on: the run is over, or it crashes in the middle of a step.
+    fn must_stop(&mut self, slot: Slot) -> bool {
+        let Some(process) = &mut self.nodes[slot].process else { return true };
+        if let Some((left, crash)) = &mut process.doom {
+            let crash = *crash;
+            *left -= 1;
+            if *left == 0 {
+                self.crash_and_restart(slot, crash);
+                return true;
+            }
+        }
+        self.is_over()
+    }
+
+    /// A node stops by itself: right if its disk failed.
+    fn on_fatal(&mut self, slot: Slot, sentence: &str) {
+        if self.nodes[slot].disk.is_broken() {
+            self.crash_and_restart(slot, Crash::Kill);
+        } else {
+            self.violate("no node stops by itself", format!("node {slot}: {sentence}"));
+        }
     }
 
     /// Wakes the log machine when its clock reads its deadline.
@@ -147,9 +171,7 @@ impl World {
                 }
             }
             LogEffect::Peers(_) => {}
-            LogEffect::Fatal(sentence) => {
-                self.violate("no node stops by itself", format!("node {slot}: {sentence}"));
-            }
+            LogEffect::Fatal(sentence) => self.on_fatal(slot, &sentence),
         }
     }
 
@@ -176,7 +198,7 @@ impl World {
             let Some(event) = process.applier_queue.pop_front() else { break };
             process.applier.handle(event);
             self.drain_applier(slot);
-            if self.is_over() {
+            if self.is_over() || !self.nodes[slot].is_up() {
                 return;
             }
         }
@@ -193,7 +215,7 @@ impl World {
     fn drain_applier(&mut self, slot: Slot) {
         while let Some(effect) = self.process(slot).applier.poll() {
             self.on_applier_effect(slot, effect);
-            if self.is_over() {
+            if self.must_stop(slot) {
                 return;
             }
         }
@@ -223,9 +245,7 @@ impl World {
             }
             ApplierEffect::Flush => self.begin_flush(slot),
             ApplierEffect::WantsIdle => self.process(slot).wants_idle = true,
-            ApplierEffect::Fatal(sentence) => {
-                self.violate("no node stops by itself", format!("node {slot}: {sentence}"));
-            }
+            ApplierEffect::Fatal(sentence) => self.on_fatal(slot, &sentence),
         }
     }
 
