@@ -62,7 +62,9 @@ impl Raft {
             .take_while(|(entry, index)| log.position_at(*index) == Some(entry.position))
             .count();
         entries.truncate(current.min(config.max_append_entries));
-        if entries.is_empty() {
+        // Where the log starts, the position is known but not the entry before.
+        let follows = log.position_at(from - 1).is_some();
+        if entries.is_empty() || !follows {
             peer.needs_snapshot();
         } else if !matches!(peer.sending, Sending::Snapshot(_)) && peer.has_room(config) {
             send_entries(node, peer, entries, &source, &mut self.outbox);

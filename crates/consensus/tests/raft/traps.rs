@@ -33,7 +33,10 @@ struct Lone {
 
 impl Lone {
     fn of(voters: u64) -> Lone {
-        let config = Config { lease: LeaseMode::Off, ..Config::new(NodeId(1), GroupId(0)) };
+        Lone::with(Config { lease: LeaseMode::Off, ..Config::new(NodeId(1), GroupId(0)) }, voters)
+    }
+
+    fn with(config: Config, voters: u64) -> Lone {
         let founders = Membership::of_voters((1..=voters).map(NodeId));
         let now = Monotonic(0);
         Lone { host: Host::new(config, founders, now, 7), now }
@@ -41,7 +44,11 @@ impl Lone {
 
     /// Leads in term 1, its first entry committed by 2.
     fn leader(voters: u64) -> Lone {
-        let mut lone = Lone::candidate(voters);
+        Lone::candidate(voters).elected(voters)
+    }
+
+    fn elected(self, voters: u64) -> Lone {
+        let mut lone = self;
         for voter in 2..=voters {
             lone.hear(voter, 1, Body::VoteReply { granted: true });
         }
@@ -56,7 +63,11 @@ impl Lone {
 
     /// Campaigns in term 1, its own vote durable.
     fn candidate(voters: u64) -> Lone {
-        let mut lone = Lone::of(voters);
+        Lone::of(voters).campaigning(voters)
+    }
+
+    fn campaigning(self, voters: u64) -> Lone {
+        let mut lone = self;
         lone.now = lone.host.raft.deadline().expect("an election timeout");
         lone.pass(Duration::ZERO);
         for voter in 2..=voters {
@@ -425,6 +436,31 @@ fn a_follower_that_lost_its_log_is_not_probed_for_ever() {
     lone.hear(3, 1, Body::AppendHeld { matched: position(3, 1) });
     let progress = lone.host.raft.progress();
     assert_eq!((progress[1].state, progress[1].matched), (ProgressState::Replicate, 3));
+}
+
+#[test]
+fn a_log_cut_at_the_entry_that_was_being_read_is_not_continued_there() {
+    let base = Config::new(NodeId(1), GroupId(0));
+    let config = Config { lease: LeaseMode::Off, cache_bytes: 1, ..base };
+    let mut lone = Lone::with(config, 3).campaigning(3).elected(3);
+    lone.propose("a");
+    lone.propose("b");
+    lone.sync();
+    lone.hear(2, 1, Body::AppendOk { matched: position(3, 1) });
+    lone.host.apply(usize::MAX);
+    // Member 3 has lost its log: what follows its first entry is no longer in the cache.
+    let refused = Body::AppendConflict { refused: position(3, 1), hint: position(1, 1) };
+    let message =
+        Message { group: GroupId(0), from: NodeId(3), to: NodeId(1), term: Term(1), body: refused };
+    lone.host.raft.handle_message(lone.now, message);
+    let (_, effects) = messages(lone.host.flush(lone.now));
+    assert!(matches!(effects[..], [Effect::ReadLog { from: 2, .. }]), "{effects:?}");
+    let entries = lone.host.read_log(2, usize::MAX);
+    lone.host.raft.compact_log(position(2, 1));
+    lone.host.raft.handle_log_read(lone.now, NodeId(3), entries);
+    let (said, effects) = messages(lone.host.flush(lone.now));
+    assert!(said.is_empty(), "{said:?}");
+    assert!(matches!(effects[..], [Effect::ReadSnapshot { chunk: 0, .. }]), "{effects:?}");
 }
 
 #[test]
