@@ -335,7 +335,8 @@ impl SimDisk {
         self.trace_op(op);
         let DiskOp::WriteSync { file, offset, data } = op else { return };
         let block = DiskOp::BLOCK as u64;
-        assert!(offset % block == 0 && data.len() as u64 % block == 0, "unaligned write");
+        let whole = offset.is_multiple_of(block) && data.len().is_multiple_of(DiskOp::BLOCK);
+        assert!(whole, "unaligned write");
         assert!(!data.is_empty(), "the log wrote nothing");
         let end = offset + data.len() as u64;
         for other in self.in_flight.values() {
