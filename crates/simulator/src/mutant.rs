@@ -6,6 +6,7 @@
 use crate::disk::SyncPromise;
 use crate::event_heap::{MILLISECOND, SECOND};
 use crate::faults::FaultKind;
+use crate::network::NetworkKind;
 use crate::swarm::Swarm;
 
 /// A planted bug.
@@ -54,6 +55,12 @@ impl Mutant {
                 swarm.faults.clear();
                 swarm.faults.insert(FaultKind::Partition, SECOND);
                 swarm.faults.insert(FaultKind::ClockRate, 700 * MILLISECOND);
+                // Clients that go on reading at a leader which cannot write any more.
+                swarm.workload.timeout = 150 * MILLISECOND;
+                swarm.workload.clients_per_node = 10;
+                swarm.workload.keys = 10;
+                swarm.workload.mix = [25, 60, 5, 2, 2, 2, 2, 0, 1, 1];
+                swarm.network.kind = NetworkKind::Stream;
             }
             Mutant::ReadWithoutBarrier
             | Mutant::DivergingMember
