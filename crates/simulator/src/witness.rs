@@ -36,6 +36,9 @@ pub(crate) struct Witness {
     agreement: Agreement,
     /// The last index handed to the applier in this life of the process.
     handed: BTreeMap<(Slot, GroupId), LogIndex>,
+    /// The last snapshot installed in this life: what it includes may be handed over late, and is
+    /// skipped.
+    installed: BTreeMap<(Slot, GroupId), LogIndex>,
     keyspaces: BTreeMap<GroupId, Keyspace>,
     elections: u64,
 }
@@ -58,11 +61,13 @@ impl Witness {
     /// A process starts anew.
     pub(crate) fn restarted(&mut self, slot: Slot) {
         self.handed.retain(|(other, _), _| *other != slot);
+        self.installed.retain(|(other, _), _| *other != slot);
     }
 
     /// A member installed a snapshot: what it is handed next may lie further on.
     pub(crate) fn snapshot_installed(&mut self, slot: Slot, group: GroupId, index: LogIndex) {
         self.handed.insert((slot, group), index);
+        self.installed.insert((slot, group), index);
     }
 
     /// A member leads a group in a term, with this last entry in its log.
@@ -100,10 +105,13 @@ impl Witness {
     ) -> Result<(), Breach> {
         for entry in entries {
             let index = entry.position.index;
-            let before = self.handed.insert((slot, group), index);
-            if before.is_some_and(|before| index != before + 1) {
-                let detail = format!("node {slot} {group}: {index} after {before:?}");
-                return breach("entries are applied in order", detail);
+            let installed = self.installed.get(&(slot, group)).copied().unwrap_or(0);
+            if index > installed {
+                let before = self.handed.insert((slot, group), index);
+                if before.is_some_and(|before| index != before + 1) {
+                    let detail = format!("node {slot} {group}: {index} after {before:?}");
+                    return breach("entries are applied in order", detail);
+                }
             }
             let (node, group) = (slot as u64, u64::from(group.0));
             let (term, digest) = (entry.position.term.0, digest(&entry.payload));
@@ -323,6 +331,9 @@ mod tests {
         assert!(witness.committed(0, GROUP, &[entry(4, 1, b"d")]).is_err());
         witness.restarted(0);
         witness.committed(0, GROUP, &[entry(2, 1, b"b")]).unwrap();
+        witness.snapshot_installed(0, GROUP, 9);
+        witness.committed(0, GROUP, &[entry(3, 1, b"c"), entry(10, 1, b"j")]).unwrap();
+        assert!(witness.committed(0, GROUP, &[entry(12, 1, b"l")]).is_err());
     }
 
     #[test]
