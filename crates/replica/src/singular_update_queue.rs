@@ -557,7 +557,9 @@ impl LogMachine {
             LogReader::Peer(peer) => log.raft.handle_log_read(now, peer, entries),
             LogReader::Applier(through) => {
                 log.reading_committed = None;
-                entries.retain(|entry| entry.position.index <= through);
+                // A snapshot may have been installed meanwhile.
+                let wanted = log.applied + 1..=through;
+                entries.retain(|entry| wanted.contains(&entry.position.index));
                 self.apply(group, entries);
             }
         }
