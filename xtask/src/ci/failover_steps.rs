@@ -34,7 +34,7 @@ pub(super) fn run(context: &Context, tally: &mut Tally) {
         });
     }
     tally.check("failover: without syncs, acknowledged writes are lost and found missing", || {
-        let options = ["--seconds", "20", "--power-loss", "--no-sync"];
+        let options = ["--seconds", "30", "--power-loss", "--no-sync"];
         let said = failover(context, "no-sync", &options)?;
         match (said.success, said.stdout.contains(LOST)) {
             (false, true) => Ok(()),

@@ -61,12 +61,17 @@ impl Dispatch {
     }
 
     /// Refuses what no service should see.
-    fn check(&self, headers: &HeaderMap) -> Result<(), Status> {
+    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Status> {
         let version = headers.get("client-api-version").map(|value| value.as_bytes());
         if version.is_some_and(|version| str::from_utf8(version).is_err()) {
             return Err(refusal::status(INVALID_CLIENT_API_VERSION));
         }
-        if requires_leader(headers) && self.handle.leader(GroupId::KEYSPACE).is_none() {
+        // Stock clients take this error on a stream for final. They open streams anew in the very
+        // moment in which a leader is lost, of which we hear earlier than etcd does: the watch
+        // service gives the next leader time.
+        let is_patient = path == WATCH_PATH;
+        let leaderless = || self.handle.leader(GroupId::KEYSPACE).is_none();
+        if requires_leader(headers) && !is_patient && leaderless() {
             return Err(refusal::status(NO_LEADER));
         }
         Ok(())
@@ -95,6 +100,9 @@ impl Dispatch {
     }
 }
 
+/// Streams that outlive a leader.
+const WATCH_PATH: &str = "/etcdserverpb.Watch/Watch";
+
 /// Whether the caller wants no answer from a member without a leader.
 pub(super) fn requires_leader(headers: &HeaderMap) -> bool {
     headers.get("hasleader").is_some_and(|value| value == "true")
@@ -122,7 +130,7 @@ where
         if let Some(method) = method {
             self.meters.started(method);
         }
-        let reply = match self.check(request.headers()) {
+        let reply = match self.check(request.uri().path(), request.headers()) {
             Ok(()) => self.call_grpc(request),
             Err(status) => refuse(status),
         };

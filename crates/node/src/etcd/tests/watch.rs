@@ -4,6 +4,7 @@ use super::fake_core::{CLUSTER, FakeCore, TERM, block_on};
 use crate::etcd::services::etcdserverpb::kv_client::KvClient;
 use crate::etcd::services::etcdserverpb::watch_client::WatchClient;
 use bytes::Bytes;
+use clocks::GroupId;
 use pb::watch_request::RequestUnion;
 use std::time::Duration;
 use store::WatchLimits;
@@ -331,6 +332,24 @@ fn a_stream_that_requires_a_leader_ends_when_there_is_none() {
         assert_eq!(ended.message(), "etcdserver: no leader");
         patient.put("k", "v").await;
         assert_eq!(patient.next().await.events.len(), 1);
+    });
+}
+
+#[test]
+fn a_stream_that_is_opened_between_two_leaders_is_served() {
+    let core = FakeCore::start();
+    block_on(async {
+        let leader = core.handle.leader(GroupId::KEYSPACE);
+        assert!(leader.is_some());
+        core.set_leader(None);
+        let require = |request: &mut Request<ReceiverStream<pb::WatchRequest>>| {
+            request.metadata_mut().insert("hasleader", "true".parse().unwrap());
+        };
+        let mut client = Watching::open_with(&core, require).await;
+        core.set_leader(leader);
+        client.create(watch("k")).await;
+        client.put("k", "v").await;
+        assert_eq!(client.next().await.events.len(), 1);
     });
 }
 
