@@ -2,4 +2,5 @@
 
 mod cluster;
 mod golden;
+mod overtaken_read;
 mod thinnest_thread;
