@@ -19,7 +19,7 @@ use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, WallTime};
 use consensus::{Applied, Committed, Effect, HeartbeatCoalescer, Persist, PersistToken, ReadToken};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use store::command::{Command, SessionId};
+use store::command::{Command, Envelope, SessionId};
 use wal::{
     AppendToken, Disk, DiskCompletion, EntryRecord, Record, Recovered, Wal, WalError, WalEvent,
 };
@@ -217,6 +217,13 @@ impl LogMachine {
     fn reply(&mut self, request: RequestId, result: Result<Reply, RequestError>) {
         self.effects.push_back(LogEffect::Reply { request, result });
     }
+}
+
+/// Whether `from` may have this command proposed: what every member has to apply must be readable,
+/// and a member asks only in sessions of its own. An honest one sends nothing else.
+fn may_propose(from: NodeId, command: &Bytes) -> bool {
+    command.len() <= COMMAND_BYTES
+        && Envelope::decode(command.clone()).is_ok_and(|asked| asked.session.member == from)
 }
 
 /// Opens the log; a damaged one only if other voters hold what was lost.
@@ -462,8 +469,10 @@ impl LogMachine {
     ) {
         let full = group != GroupId::CONSISTENT_CORE && !self.short_of_space.is_empty();
         let Some(log) = self.groups.get_mut(&group) else { return };
-        // No honest member sends larger ones.
-        commands.retain(|command| command.len() <= COMMAND_BYTES);
+        commands.retain(|command| may_propose(from, command));
+        if commands.is_empty() {
+            return;
+        }
         if full || log.raft.propose(now, commands).is_err() {
             let message = PeerMessage::ProposeRefused { group, term: log.raft.term() };
             self.effects.push_back(LogEffect::Send { to: from, message });

@@ -2,5 +2,6 @@
 
 mod cluster;
 mod golden;
+mod hostile_forwards;
 mod overtaken_read;
 mod thinnest_thread;
