@@ -3,8 +3,8 @@
 //!
 //! Used by etcd (linearizable reads at any member), TiKV and CockroachDB. Reads that wait are
 //! confirmed together: one question per round, and a read joins only a round that begins after it
-//! arrived. Invariant: a round's number is never reused, so that a late answer confirms nothing
-//! that came after its question.
+//! arrived. Invariant: a round's number is never reused, by a later process of this member neither,
+//! so that a late answer confirms nothing that came after its question.
 //! Not here: how the leader confirms its leadership (`consensus`), waiting until applied
 //! (`applier`).
 
@@ -12,6 +12,9 @@ use crate::request_waiting_list::Leadership;
 use crate::{ReplicaLimits, RequestError, RequestId};
 use clocks::Monotonic;
 use std::time::Duration;
+
+/// Rounds of one process are numbered within its log's incarnation.
+const ROUNDS_PER_PROCESS_BITS: u32 = 36;
 
 /// A read that waits for its index.
 #[derive(Clone, Copy, Debug)]
@@ -38,11 +41,12 @@ pub(crate) struct FollowerReads {
 }
 
 impl FollowerReads {
-    pub(crate) fn new(limits: &ReplicaLimits) -> FollowerReads {
+    pub(crate) fn new(incarnation: u64, limits: &ReplicaLimits) -> FollowerReads {
+        assert!(incarnation < 1 << (u64::BITS - ROUNDS_PER_PROCESS_BITS));
         FollowerReads {
             waiting: Vec::new(),
             round: None,
-            next_round: 1,
+            next_round: (incarnation << ROUNDS_PER_PROCESS_BITS) + 1,
             max_waiting: limits.waiting_requests,
             retry_after: limits.forward_retry,
         }
@@ -146,7 +150,12 @@ mod tests {
     const LEADER: Leadership = Leadership { leader: NodeId(1), term: Term(1) };
 
     fn reads() -> FollowerReads {
-        FollowerReads::new(&ReplicaLimits { waiting_requests: 4, ..ReplicaLimits::default() })
+        reads_of(7)
+    }
+
+    fn reads_of(incarnation: u64) -> FollowerReads {
+        let limits = ReplicaLimits { waiting_requests: 4, ..ReplicaLimits::default() };
+        FollowerReads::new(incarnation, &limits)
     }
 
     fn read(id: u64) -> WaitingRead {
@@ -174,6 +183,17 @@ mod tests {
         assert_ne!(first, second);
         assert!(reads.on_answer(first).is_empty());
         assert_eq!(reads.on_answer(second).len(), 1);
+    }
+
+    #[test]
+    fn an_answer_to_the_process_before_confirms_nothing() {
+        let mut before = reads_of(7);
+        before.admit(read(1)).unwrap();
+        let asked = before.next_question(LEADER, Monotonic(0)).unwrap();
+        let mut after = reads_of(8);
+        after.admit(read(1)).unwrap();
+        after.next_question(LEADER, Monotonic(0)).unwrap();
+        assert!(after.on_answer(asked).is_empty(), "the index is from before the restart");
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl GroupLog {
         GroupLog {
             group,
             waiting: RequestWaitingList::new(config.node, incarnation, &config.limits),
-            reads: FollowerReads::new(&config.limits),
+            reads: FollowerReads::new(incarnation, &config.limits),
             asked: BTreeMap::new(),
             hashes: StateHashes::new(config.node, config.limits.compared_hashes),
             next_read_token: 1,

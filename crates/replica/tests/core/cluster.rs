@@ -299,8 +299,12 @@ fn kind(message: &PeerMessage) -> String {
             format!("propose {group} commands={}", commands.len())
         }
         PeerMessage::ProposeRefused { group, .. } => format!("propose-refused {group}"),
-        PeerMessage::ReadIndex { group, round } => format!("read-index {group} round={round}"),
+        PeerMessage::ReadIndex { group, round } => {
+            let round = within_process(*round);
+            format!("read-index {group} round={round}")
+        }
         PeerMessage::ReadIndexReply { group, round, index } => {
+            let round = within_process(*round);
             format!("read-index-reply {group} round={round} known={}", index.is_some())
         }
         PeerMessage::StateHashes { group, .. } => format!("state-hashes {group}"),
@@ -308,6 +312,11 @@ fn kind(message: &PeerMessage) -> String {
             format!("member-condition short-of-space={short_of_space}")
         }
     }
+}
+
+/// Rounds are numbered within the incarnation of the process, which is no part of a story.
+fn within_process(round: u64) -> u64 {
+    round % (1 << 36)
 }
 
 pub(crate) fn put_of(round: u32) -> Command {
