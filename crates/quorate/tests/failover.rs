@@ -1,0 +1,52 @@
+//! The failover run in seconds instead of minutes: leaders and whole clusters lose power, and
+//! without the syncs that is noticed.
+//!
+//! The full run, in all its forms, is part of `cargo xtask ci`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use harness::failover_run::{self, FailoverPlan, FailoverReport};
+use harness::local_cluster::LocalCluster;
+use harness::member_process::{Output, Server};
+use harness::port_plan;
+
+/// Every second strike takes all members; in between, leaders lose power alone.
+fn lose_power(name: &str, offset: u16, options: &[&str]) -> FailoverReport {
+    let path = std::env::temp_dir().join(format!("quorate-{name}-{}", std::process::id()));
+    let server = Server::Quorate {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_quorate")),
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+    };
+    let plan = FailoverPlan {
+        duration: Duration::from_secs(9),
+        strike_interval: Duration::from_secs(2),
+        restart_after: Duration::from_millis(500),
+        whole_cluster_every: 2,
+        completed_min: 100,
+        ..FailoverPlan::default()
+    };
+    let addresses = port_plan::plan(3, offset).expect("three members fit");
+    let mut cluster = LocalCluster::new(server, addresses, &path, Output::LogFile);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let run = failover_run::run(&mut cluster, &plan);
+    let report = runtime.expect("a runtime").block_on(run).expect("the run comes to its end");
+    // Left behind by a run that panics: its logs say why.
+    std::fs::remove_dir_all(&path).expect("the run's own directory");
+    report
+}
+
+#[test]
+fn power_losses_break_no_promise() {
+    let report = lose_power("failover", 7600, &["--test-power-loss"]);
+    assert!(report.is_green(), "{report}");
+    assert!(report.leader_strikes > 0 && report.cluster_kills > 0, "{report}");
+}
+
+#[test]
+fn without_syncs_acknowledged_writes_are_lost_and_found_missing() {
+    let options = ["--test-power-loss", "--test-no-sync"];
+    let report = lose_power("failover-no-sync", 7700, &options);
+    let lost = |complaint: &String| complaint.starts_with("acknowledged write lost");
+    assert!(report.complaints.iter().any(lost), "{report}");
+}
