@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use store::command::Command;
+use store::range::Revision;
 use store::reply::Outcome;
 use store::{Engine, Reader, StoreFailure};
 use tokio::sync::watch;
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) meters: Arc<Meters>,
     /// Bytes that the log takes on disk, as of about a second ago.
     pub(crate) log_bytes: AtomicU64,
+    /// The keyspace holds nothing that was superseded at or before this revision.
+    pub(crate) compacted: watch::Sender<Revision>,
     /// Turns true once the node stops.
     pub(crate) stopping: watch::Sender<bool>,
 }
@@ -109,6 +112,25 @@ impl NodeHandle {
         timeout: Duration,
     ) -> Result<(), RequestError> {
         self.ask(group, Ask::ReadBarrier, 0, timeout).await.map(|_| ())
+    }
+
+    /// Returns once this member stores nothing of the keyspace that was superseded at or before
+    /// `revision`, which must have been compacted.
+    ///
+    /// # Errors
+    /// `TimedOut`, or `Stopping`.
+    pub async fn physically_compacted(
+        &self,
+        revision: Revision,
+        timeout: Duration,
+    ) -> Result<(), RequestError> {
+        let mut compacted = self.shared.compacted.subscribe();
+        let done = compacted.wait_for(|&compacted| compacted >= revision);
+        match tokio::time::timeout(timeout, done).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(RequestError::Stopping),
+            Err(_) => Err(RequestError::TimedOut),
+        }
     }
 
     /// Where every group of this node stands.

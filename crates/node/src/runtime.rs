@@ -403,6 +403,7 @@ fn shared(config: &NodeConfig, addresses: &Addresses, engine: Arc<dyn Engine>) -
         watches: WatchStreams::new(),
         meters: Arc::default(),
         log_bytes: std::sync::atomic::AtomicU64::new(0),
+        compacted: tokio::sync::watch::channel(0).0,
         stopping: watch::Sender::new(false),
     }
 }

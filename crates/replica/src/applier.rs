@@ -17,6 +17,7 @@ use consensus::{Applied, Entry, Membership, Payload, SnapshotRead};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use store::command::SessionId;
+use store::range::Revision;
 use store::reply::{Outcome, StoreError};
 use store::{
     Content, Engine, MachineKind, Reader, SnapshotReader, SnapshotRefusal, SnapshotWrite,
@@ -42,6 +43,8 @@ struct Group {
     /// Reads that wait until an index is applied.
     awaiting: BTreeMap<LogIndex, Vec<RequestId>>,
     snapshots: BTreeMap<NodeId, OpenSnapshot>,
+    /// Up to where the host was told that compaction is physically done.
+    compacted: Revision,
 }
 
 /// The state machines of every group of one node.
@@ -76,6 +79,7 @@ impl Applier {
                 expected: BTreeMap::new(),
                 awaiting: BTreeMap::new(),
                 snapshots: BTreeMap::new(),
+                compacted: 0,
             };
             groups.insert(group, group_state);
         }
@@ -336,9 +340,14 @@ impl Applier {
     fn background_step(&mut self) -> Result<(), StoreFailure> {
         self.idle_wanted = false;
         let mut more = false;
-        for state in self.groups.values_mut() {
+        for (&group, state) in &mut self.groups {
             more |= state.machine.compact_step(BACKGROUND_STEP)?;
             more |= state.machine.delete_step(BACKGROUND_STEP)?;
+            let compacted = state.machine.physically_compacted();
+            if let Some(revision) = compacted.filter(|&revision| revision > state.compacted) {
+                state.compacted = revision;
+                self.effects.push_back(ApplierEffect::Compacted { group, revision });
+            }
         }
         if more {
             self.want_idle();

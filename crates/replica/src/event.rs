@@ -226,6 +226,13 @@ pub enum ApplierEffect {
         /// Its revision now.
         revision: Revision,
     },
+    /// Nothing that was superseded at or before this revision is stored any more.
+    Compacted {
+        /// Whose keyspace.
+        group: GroupId,
+        /// The compacted revision.
+        revision: Revision,
+    },
     /// Flush the engine off this thread, then hand in `ApplierEvent::Flushed`.
     Flush,
     /// More background work waits: hand in `ApplierEvent::Idle` when the queue is empty.

@@ -163,6 +163,12 @@ impl StateMachine {
         self.state.revision
     }
 
+    /// The revision below which nothing superseded is stored any more.
+    #[must_use]
+    pub fn physically_compacted(&self) -> Option<Revision> {
+        self.state.compaction_done().then_some(self.state.compacted)
+    }
+
     /// Formats up to this level may be written.
     #[must_use]
     pub fn feature_level(&self) -> u32 {

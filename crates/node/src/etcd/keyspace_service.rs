@@ -152,6 +152,11 @@ impl Kv for KeyspaceService {
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
         let outcome = self.write(&metadata, request::compact(&message)).await?;
+        if message.physical {
+            let deadline = Deadline::of(&metadata, &self.handle);
+            let done = self.handle.physically_compacted(message.revision, deadline.timeout).await;
+            done.map_err(|error| refusal::status(deadline.explain(error)))?;
+        }
         answer(self.answerer().compact(self.term(), outcome))
     }
 }

@@ -236,6 +236,10 @@ impl ApplierThread {
                     self.shared.replies.resolve(request, result);
                 }
                 ApplierEffect::Watch { .. } | ApplierEffect::WatchReset { .. } => {}
+                ApplierEffect::Compacted { group: GroupId::KEYSPACE, revision } => {
+                    self.shared.compacted.send_replace(revision);
+                }
+                ApplierEffect::Compacted { .. } => {}
                 // The flusher ends only after this thread.
                 ApplierEffect::Flush => drop(self.flushes.send(())),
                 ApplierEffect::WantsIdle => wants_idle = true,

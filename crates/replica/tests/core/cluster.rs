@@ -204,7 +204,9 @@ impl Cluster {
                 }
                 ApplierEffect::Flush => node.applier.handle(ApplierEvent::Flushed),
                 ApplierEffect::WantsIdle => node.applier.handle(ApplierEvent::Idle),
-                ApplierEffect::Watch { .. } | ApplierEffect::WatchReset { .. } => {}
+                ApplierEffect::Watch { .. }
+                | ApplierEffect::WatchReset { .. }
+                | ApplierEffect::Compacted { .. } => {}
                 ApplierEffect::Fatal(why) => panic!("{why}"),
             }
         }

@@ -124,6 +124,7 @@ fn new_handle() -> NodeHandle {
         watches: WatchStreams::new(),
         meters: Arc::new(Meters::default()),
         log_bytes: AtomicU64::new(0),
+        compacted: tokio::sync::watch::channel(0).0,
         stopping: tokio::sync::watch::channel(false).0,
     };
     NodeHandle { shared: Arc::new(shared) }
@@ -211,6 +212,10 @@ impl Machines {
         // Before anybody is told: a watch created afterwards must not see it.
         if !applied.events.is_empty() {
             self.handle.shared.watches.applied(applied.revision, applied.events.into());
+        }
+        while machine.compact_step(usize::MAX).expect("memory does not fail") {}
+        if let Some(revision) = machine.physically_compacted() {
+            self.handle.shared.compacted.send_replace(revision);
         }
         let (_, _, outcome) = applied.outcomes.into_iter().next().expect("every command answers");
         outcome.map_err(RequestError::Refused)
