@@ -4,7 +4,8 @@
 //! all groups of a node core, so that one sync makes all their waiting records durable.
 //! Invariants: batches become durable in the order they were appended; a batch starts on its own
 //! block and a synced block is never written again; a failed write is final.
-//! Not here: the files (`segmented_log`), giving them back (`low_water_mark`), starting (`recovery`).
+//! Not here: the files (`segmented_log`), giving them back (`low_water_mark`), starting
+//! (`recovery`).
 
 use crate::batch_codec::{BATCH_HEADER_BYTES, BatchHeader};
 use crate::group_log::GroupLog;

@@ -241,7 +241,10 @@ fn a_read_of_rotten_bytes_names_them() {
 proptest! {
     #[test]
     fn no_bytes_panic_and_nothing_is_invented(
-        holes in proptest::collection::vec((any::<prop::sample::Index>(), 0..9000usize, any::<u8>()), 1..6),
+        holes in proptest::collection::vec(
+            (any::<prop::sample::Index>(), 0..9000usize, any::<u8>()),
+            1..6,
+        ),
         cut in proptest::option::of((any::<prop::sample::Index>(), 0..30_000usize)),
     ) {
         let run = recorded();

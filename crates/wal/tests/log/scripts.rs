@@ -3,7 +3,8 @@
 //! Commands: `open [damaged]`, `append [group=G] [len=N] INDEX@TERM...`, `state [group=G] WORD`,
 //! `reset [group=G] INDEX`, `clear_damage`, `flush`, `complete [NTH]` (an operation under way, the
 //! oldest by default), `settle`, `read [group=G] [from=I] [bytes=N]`, `release [group=G] INDEX`
-//! (entries below it), `retry`, `crash [sectors=N]` (power loss; the first N sectors under way remain), `flip FILE OFFSET`, `capacity [BYTES]`, `disk`.
+//! (entries below it), `retry`, `crash [sectors=N]` (power loss; the first N sectors under way
+//! remain), `flip FILE OFFSET`, `capacity [BYTES]`, `disk`.
 
 use crate::model_disk::ModelDisk;
 use bytes::Bytes;
