@@ -49,6 +49,8 @@ pub(crate) struct RequestWaitingList {
     waiting: BTreeMap<u64, Waiting>,
     /// Sequences to send to the current leader.
     unsent: BTreeSet<u64>,
+    /// Those that `take_unsent` returned last, in case they are put back.
+    taken: Vec<u64>,
     deadlines: BTreeSet<(Monotonic, u64)>,
     bytes: usize,
     max_requests: usize,
@@ -82,6 +84,7 @@ impl RequestWaitingList {
             next_sequence: 1,
             waiting: BTreeMap::new(),
             unsent: BTreeSet::new(),
+            taken: Vec::new(),
             deadlines: BTreeSet::new(),
             bytes: 0,
             max_requests: limits.waiting_requests,
@@ -213,6 +216,7 @@ impl RequestWaitingList {
             self.resend_all();
         }
         self.retry_overdue(now);
+        self.taken.clear();
         if self.waiting.is_empty() {
             return Vec::new();
         }
@@ -229,6 +233,7 @@ impl RequestWaitingList {
             }
             batch.push(envelope);
             self.unsent.pop_first();
+            self.taken.push(sequence);
         }
         if !batch.is_empty() {
             self.mark_sent(to, us, now);
@@ -236,9 +241,13 @@ impl RequestWaitingList {
         batch
     }
 
-    /// The batch that `take_unsent` returned could not be proposed after all.
+    /// The batch that `take_unsent` returned could not be proposed after all. Those before it
+    /// could: a full log must not be filled with them again.
     pub(crate) fn put_back(&mut self) {
-        self.resend_all();
+        self.unsent.extend(self.taken.drain(..));
+        if self.state == SessionState::Opening {
+            self.state = SessionState::Closed;
+        }
     }
 
     fn open_session(
@@ -366,6 +375,23 @@ mod tests {
         assert_eq!(sent(&mut list, own, 1), [1]);
         assert_eq!(sent(&mut list, own, u64::MAX - 1), []);
         assert_eq!(list.deadline(), Some(FOREVER));
+    }
+
+    #[test]
+    fn what_was_proposed_before_the_log_was_full_is_not_proposed_again() {
+        let mut list = list();
+        let own = Leadership { leader: US, term: Term(1) };
+        list.admit(None, command(), FOREVER).unwrap();
+        assert_eq!(sent(&mut list, own, 0), [0]);
+        list.put_back();
+        assert_eq!(sent(&mut list, own, 0), [0], "the opening is tried again");
+        list.on_session(list.session(), true);
+        list.admit(None, command(), FOREVER).unwrap();
+        assert_eq!(list.take_unsent(own, US, Monotonic(1), WALL, 1).len(), 1);
+        assert_eq!(sent(&mut list, own, 1), [2]);
+        list.put_back();
+        list.admit(None, command(), FOREVER).unwrap();
+        assert_eq!(sent(&mut list, own, 2), [2, 3]);
     }
 
     #[test]
