@@ -560,6 +560,9 @@ impl World {
         }
         self.nodes[slot].disk.set_fuse(None);
         self.set_disk_full(slot, false);
+        if self.nodes[slot].disk.is_broken() && self.nodes[slot].is_up() {
+            self.crash(slot, Crash::Kill);
+        }
         if !self.nodes[slot].is_up() {
             self.start(slot);
         } else if self.nodes[slot].paused {

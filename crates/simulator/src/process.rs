@@ -10,9 +10,9 @@ use crate::front_end::FrontWork;
 use crate::network::Slot;
 use crate::node_clock::NodeClock;
 use crate::watchers::{HubWork, Hubs};
-use clocks::NodeId;
+use clocks::{GroupId, LogIndex, NodeId};
 use replica::{Applier, ApplierEvent, CoreConfig, LogEvent, LogMachine};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use store::{MemEngine, WatchLimits};
 
@@ -64,6 +64,8 @@ pub(crate) struct Process {
     pub(crate) wake_at: Option<Instant>,
     /// Whether the applier has background work to do.
     pub(crate) wants_idle: bool,
+    /// Up to where the state of each group has been compared with other members'.
+    pub(crate) witnessed: BTreeMap<GroupId, LogIndex>,
     /// Effects that it still hands out, and the crash after them.
     pub(crate) doom: Option<(u32, Crash)>,
 }
@@ -82,6 +84,7 @@ impl Process {
             stage: Stage::Drain,
             wake_at: None,
             wants_idle: false,
+            witnessed: BTreeMap::new(),
             doom: None,
         }
     }
