@@ -88,7 +88,9 @@ impl LowWaterMark {
             match highest.get_mut(&group) {
                 Some(_) if floor <= 1 => drop(highest.remove(&group)),
                 Some(index) if *index >= floor => *index = floor - 1,
-                _ => {}
+                // Older segments hold nothing higher: an append costs no walk over all of them.
+                Some(_) => return,
+                None => {}
             }
         }
     }
