@@ -208,7 +208,7 @@ impl Applier {
             .collect();
         let applied = state.machine.apply(batch)?;
         let index = state.machine.applied().index;
-        let answered = self.answer(group, applied.outcomes);
+        let (answered, sessions) = self.answer(group, applied.outcomes);
         if !applied.events.is_empty() {
             let (revision, events) = (applied.revision, applied.events.into());
             self.effects.push_back(ApplierEffect::Watch { group, revision, events });
@@ -216,6 +216,10 @@ impl Applier {
         self.release_reads(group);
         let hashes = applied.hashes;
         self.tell_log(LogEvent::Applied { group, index, weight, answered, hashes });
+        // Only then: whatever waits when a session ends is asked for again.
+        for (session, open) in sessions {
+            self.tell_log(LogEvent::Session { group, session, open });
+        }
         if group == GroupId::CONSISTENT_CORE {
             self.check_feature_level()?;
         }
@@ -224,25 +228,24 @@ impl Applier {
         Ok(())
     }
 
-    /// Answers this node's own requests; returns the sequences that have their outcome.
+    /// Answers this node's own requests; returns the sequences that have their outcome, and own
+    /// sessions with whether they are open now.
     fn answer(
         &mut self,
         group: GroupId,
         outcomes: Vec<(SessionId, u64, Result<Outcome, StoreError>)>,
-    ) -> Vec<u64> {
-        let mut answered = Vec::new();
+    ) -> (Vec<u64>, Vec<(SessionId, bool)>) {
+        let (mut answered, mut sessions) = (Vec::new(), Vec::new());
         for (session, sequence, result) in outcomes {
             if session.member != self.node {
                 continue;
             }
             match result {
-                Ok(Outcome::SessionOpened) => {
-                    self.tell_log(LogEvent::Session { group, session, open: true });
-                }
+                Ok(Outcome::SessionOpened) => sessions.push((session, true)),
                 Err(StoreError::SessionExpired) => {
                     // The log machine begins a fresh session, under which it is expected again.
                     self.group(group).expected.remove(&(session, sequence));
-                    self.tell_log(LogEvent::Session { group, session, open: false });
+                    sessions.push((session, false));
                 }
                 result => {
                     // An earlier process of this member may have asked, or the caller gave up.
@@ -255,7 +258,7 @@ impl Applier {
                 }
             }
         }
-        answered
+        (answered, sessions)
     }
 
     fn answer_one(&mut self, request: Option<RequestId>, result: Result<Outcome, StoreError>) {
