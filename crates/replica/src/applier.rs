@@ -418,15 +418,18 @@ impl Applier {
         Ok(())
     }
 
-    /// Requests whose entries the snapshot includes have lost their replies.
+    /// Requests whose entries the snapshot includes, or may include, have lost their replies.
     fn after_install(&mut self, group: GroupId) -> Result<(), StoreFailure> {
         let state = self.group(group);
         let machine = &state.machine;
         let overtaken: Vec<_> = state
             .expected
             .iter()
-            .filter(|((session, sequence), _)| {
+            .filter(|((session, sequence), request)| {
+                // Under a fresh session a caller's write could be applied again; what the core
+                // asks for itself (nobody to answer) may be.
                 machine.session_applied(*session, *sequence) == Some(true)
+                    || (request.is_some() && machine.session_has_ended(*session))
             })
             .map(|(&key, &request)| (key, request))
             .collect();

@@ -56,7 +56,8 @@ pub enum RequestError {
     NoSpace,
     /// The deadline passed. A write may still take effect, or have done so: outcome unknown.
     TimedOut,
-    /// The outcome was overtaken by a snapshot: it did take effect, with a reply nobody kept.
+    /// The outcome was overtaken by a snapshot: it took effect, with a reply nobody kept (or may
+    /// have, if its session has given way since).
     OutcomeUnknown,
     /// The node is stopping. A write may still take effect.
     Stopping,
@@ -69,7 +70,9 @@ impl fmt::Display for RequestError {
             RequestError::Overloaded => f.write_str("too many requests wait; retry later"),
             RequestError::NoSpace => f.write_str("a member is short of disk space; free some"),
             RequestError::TimedOut => f.write_str("timed out; a write may still take effect"),
-            RequestError::OutcomeUnknown => f.write_str("took effect; its reply was lost"),
+            RequestError::OutcomeUnknown => {
+                f.write_str("may have taken effect; its reply was lost")
+            }
             RequestError::Stopping => f.write_str("the node is stopping"),
         }
     }

@@ -183,6 +183,13 @@ impl IdempotentReceiver {
         self.sessions.get(&id).map(|session| session.holds(sequence))
     }
 
+    /// Whether the session was opened and has given way: what became of its requests is forgotten.
+    pub(crate) fn has_ended(&self, id: SessionId) -> bool {
+        let opened = self.incarnations.get(&id.member);
+        !self.sessions.contains_key(&id)
+            && opened.is_some_and(|known| id.incarnation <= known.highest)
+    }
+
     /// The sessions that are open.
     pub(crate) fn open_sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.sessions.keys().copied()

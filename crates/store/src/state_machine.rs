@@ -175,11 +175,18 @@ impl StateMachine {
         self.state.feature_level
     }
 
-    /// Whether the request was applied; `None` if its session is not open, so that it never will
-    /// be (nor can be told whether it was).
+    /// Whether the request was applied; `None` if its session is not open (see
+    /// `session_has_ended`).
     #[must_use]
     pub fn session_applied(&self, session: SessionId, sequence: u64) -> Option<bool> {
         self.receiver.was_applied(session, sequence)
+    }
+
+    /// Whether the session was open once and has given way since: its requests may have been
+    /// applied before that.
+    #[must_use]
+    pub fn session_has_ended(&self, session: SessionId) -> bool {
+        self.receiver.has_ended(session)
     }
 
     /// The state as of now, for reading on any thread.

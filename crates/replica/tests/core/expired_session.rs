@@ -2,9 +2,10 @@
 
 use crate::cluster::{config, put_of};
 use clocks::{GroupId, LogIndex, LogPosition, NodeId, Term};
-use consensus::{Entry, Payload};
+use consensus::{Entry, Payload, SnapshotRead};
 use replica::{
-    Applier, ApplierEffect, ApplierEvent, CoreConfig, LogEvent, ReplicaLimits, RequestId,
+    Applier, ApplierEffect, ApplierEvent, CoreConfig, LogEvent, ReplicaLimits, RequestError,
+    RequestId,
 };
 use std::sync::Arc;
 use store::command::{Command, Envelope, SessionId};
@@ -54,4 +55,35 @@ fn the_log_hears_what_was_answered_before_it_hears_that_the_session_is_gone() {
     }
     // Otherwise what waits, the answered request included, would move to a fresh session.
     assert_eq!(told, ["answered [1]", "open true", "open false"]);
+}
+
+#[test]
+fn a_snapshot_in_which_the_session_has_ended_leaves_the_outcome_unknown() {
+    let mut ahead = applier();
+    let entries = vec![
+        entry(1, OURS, 0, Command::OpenSession),
+        entry(2, OURS, 1, put_of(1)),
+        entry(3, THEIRS, 0, Command::OpenSession),
+    ];
+    ahead.handle(ApplierEvent::Apply { group: GROUP, entries });
+    let peer = NodeId(1);
+    ahead.handle(ApplierEvent::ReadSnapshot { group: GROUP, peer, position: None, chunk: 0 });
+    let read = std::iter::from_fn(|| ahead.poll()).find_map(|effect| match effect {
+        ApplierEffect::Log(LogEvent::SnapshotRead { read, .. }) => Some(read),
+        _ => None,
+    });
+    let SnapshotRead { position, chunk, data, done, .. } = read.unwrap();
+    assert!(done, "it is a small one");
+
+    let mut applier = applier();
+    applier.handle(ApplierEvent::WriteSnapshot { group: GROUP, position, chunk, data, done });
+    let mut ended = Vec::new();
+    while let Some(effect) = applier.poll() {
+        if let ApplierEffect::Reply { request, result } = effect {
+            ended.push((request.0, result.err()));
+        }
+    }
+    // The first one was applied: under a fresh session it would be applied again.
+    let unknown = Some(RequestError::OutcomeUnknown);
+    assert_eq!(ended, [(1, unknown.clone()), (2, unknown)]);
 }
