@@ -274,6 +274,11 @@ impl Raft {
         self.snapshot_chunk_written(position, membership, chunk);
     }
 
+    /// Answer to `Effect::WriteSnapshot` if the chunk is not what it should be; nothing was written.
+    pub fn handle_snapshot_refused(&mut self, _now: Monotonic, position: LogPosition, chunk: u64) {
+        self.snapshot_chunk_refused(position, chunk);
+    }
+
     /// A connection to `peer` was opened: whatever was on the way to it is taken for lost.
     pub fn handle_peer_connected(&mut self, _now: Monotonic, peer: NodeId) {
         if let RoleState::Leader(leader) = &mut self.role

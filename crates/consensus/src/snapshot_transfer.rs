@@ -260,6 +260,13 @@ impl Raft {
         }
     }
 
+    /// The host could not take the chunk: whenever the leader repeats it, it is told to begin anew.
+    pub(crate) fn snapshot_chunk_refused(&mut self, position: LogPosition, chunk: u64) {
+        self.incoming.receiving.take_if(|receiving| {
+            receiving.position == position && receiving.writing && receiving.next == chunk
+        });
+    }
+
     /// The snapshot at `position` is the live state: the log begins after it, and keeps what
     /// follows if it holds that very entry.
     fn restart_after_snapshot(

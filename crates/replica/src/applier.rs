@@ -409,8 +409,10 @@ impl Applier {
                 true
             }
             SnapshotWrite::Refused(SnapshotRefusal::Stale { .. }) => done,
-            // The sender repeats what is not acknowledged.
-            SnapshotWrite::Refused(_) => return Ok(()),
+            SnapshotWrite::Refused(_) => {
+                self.tell_log(LogEvent::SnapshotRefused { group, position, chunk });
+                return Ok(());
+            }
         };
         let named = self.group(group).machine.membership();
         let membership = self.membership(named.as_ref())?;

@@ -88,6 +88,15 @@ pub enum LogEvent {
         /// Whether it was the last.
         done: bool,
     },
+    /// From the applier: part of a snapshot makes no sense; the transfer is to begin anew.
+    SnapshotRefused {
+        /// Whose.
+        group: GroupId,
+        /// Of which position.
+        position: LogPosition,
+        /// Which part.
+        chunk: u64,
+    },
     /// From the applier: every member of the consistent core speaks this feature level.
     FeatureLevelPossible(u32),
 }

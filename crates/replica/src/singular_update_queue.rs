@@ -167,6 +167,11 @@ impl LogMachine {
                     log.raft.handle_snapshot_read(now, peer, read);
                 }
             }
+            LogEvent::SnapshotRefused { group, position, chunk } => {
+                if let Some(log) = self.groups.get_mut(&group) {
+                    log.raft.handle_snapshot_refused(now, position, chunk);
+                }
+            }
             LogEvent::SnapshotWritten { group, position, membership, chunk, done } => {
                 let Some(log) = self.groups.get_mut(&group) else { return };
                 log.raft.handle_snapshot_written(now, position, membership, chunk, done);

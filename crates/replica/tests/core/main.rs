@@ -4,5 +4,5 @@ mod cluster;
 mod expired_session;
 mod golden;
 mod hostile_forwards;
-mod overtaken_read;
+mod incoming_snapshot;
 mod thinnest_thread;

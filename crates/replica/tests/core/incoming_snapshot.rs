@@ -1,14 +1,17 @@
-//! What is read back from the log may be overtaken by a snapshot while the disk works.
+//! A follower's log machine by itself: snapshots that overtake what is being read from the log, and
+//! snapshots that the applier refuses.
 
 use crate::cluster::{MemoryDisk, config};
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, Term, WallTime};
 use consensus::{Body, Entry, Membership, Message, Payload};
 use replica::{
-    ApplierEvent, CoreConfig, LogEffect, LogEvent, LogMachine, PeerMessage, ReplicaLimits,
-    ReplicationWindow,
+    Applier, ApplierEffect, ApplierEvent, CoreConfig, LogEffect, LogEvent, LogMachine, PeerMessage,
+    ReplicaLimits, ReplicationWindow,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use store::MemEngine;
 use wal::{Disk, DiskCompletion, DiskError, DiskOp, DiskToken, FileInfo};
 
 const US: NodeId = NodeId(1);
@@ -45,8 +48,10 @@ impl Disk for SlowReader {
 struct Follower {
     log: LogMachine,
     disk: SlowReader,
-    /// Indexes handed to the applier, and snapshots begun there.
+    /// Indexes handed to the applier.
     handed: Vec<LogIndex>,
+    /// Chunks of snapshots handed to it.
+    chunks: Vec<u64>,
 }
 
 impl Follower {
@@ -56,7 +61,7 @@ impl Follower {
         let config = CoreConfig { window, ..config(US, 3, ReplicaLimits::default()) };
         let mut disk = SlowReader::default();
         let log = LogMachine::recover(&config, &mut disk, &BTreeMap::new(), NOW, 1).unwrap();
-        let mut follower = Follower { log, disk, handed: Vec::new() };
+        let mut follower = Follower { log, disk, handed: Vec::new(), chunks: Vec::new() };
         follower.settle();
         follower
     }
@@ -79,6 +84,9 @@ impl Follower {
                 match effect {
                     LogEffect::Applier(ApplierEvent::Apply { entries, .. }) => {
                         self.handed.extend(entries.iter().map(|entry| entry.position.index));
+                    }
+                    LogEffect::Applier(ApplierEvent::WriteSnapshot { chunk, .. }) => {
+                        self.chunks.push(chunk);
                     }
                     LogEffect::Fatal(why) => panic!("{why}"),
                     _ => {}
@@ -115,21 +123,46 @@ fn append(previous: LogIndex, last: LogIndex, committed: LogIndex) -> Body {
     Body::Append { previous: previous_position, entries: entries(previous + 1, last), committed }
 }
 
+const POSITION: LogPosition = LogPosition::new(Term(1), 50);
+
+fn membership() -> Membership {
+    Membership::of_voters([1, 2, 3].map(NodeId))
+}
+
+fn snapshot() -> Body {
+    Body::SnapshotChunk {
+        position: POSITION,
+        membership: membership(),
+        chunk: 0,
+        data: Bytes::from_static(b"opaque to the log"),
+        done: true,
+    }
+}
+
+#[test]
+fn a_snapshot_that_the_applier_refuses_is_taken_again_and_appends_go_on() {
+    let mut follower = Follower::start();
+    follower.hear(snapshot());
+    follower.hear(snapshot());
+    assert_eq!(follower.chunks, [0], "it is being installed");
+    follower.handle(LogEvent::SnapshotRefused { group: GROUP, position: POSITION, chunk: 0 });
+    follower.hear(snapshot());
+    assert_eq!(follower.chunks, [0, 0]);
+    follower.handle(LogEvent::SnapshotRefused { group: GROUP, position: POSITION, chunk: 0 });
+    follower.hear(append(0, 2, 2));
+    follower.finish_reads();
+    follower.settle();
+    assert_eq!(follower.handed, [1, 2]);
+}
+
 #[test]
 fn committed_entries_that_a_snapshot_overtook_while_they_were_read_are_not_handed_over() {
     let mut follower = Follower::start();
     follower.hear(append(0, 5, 0));
     follower.hear(append(5, 5, 5));
     assert_eq!(follower.disk.reads.len(), 1, "the entries have left the cache");
-    let position = LogPosition::new(Term(1), 50);
-    let membership = Membership::of_voters([1, 2, 3].map(NodeId));
-    follower.hear(Body::SnapshotChunk {
-        position,
-        membership: membership.clone(),
-        chunk: 0,
-        data: Bytes::from_static(b"opaque to the log"),
-        done: true,
-    });
+    let (position, membership) = (POSITION, membership());
+    follower.hear(snapshot());
     let written =
         LogEvent::SnapshotWritten { group: GROUP, position, membership, chunk: 0, done: true };
     follower.handle(written);
@@ -141,4 +174,18 @@ fn committed_entries_that_a_snapshot_overtook_while_they_were_read_are_not_hande
     follower.finish_reads();
     follower.settle();
     assert_eq!(follower.handed, [51, 52]);
+}
+
+#[test]
+fn the_applier_says_that_it_refuses_a_chunk() {
+    let config = config(US, 3, ReplicaLimits::default());
+    let mut applier = Applier::open(&config, Arc::new(MemEngine::new())).unwrap();
+    let (position, data) = (POSITION, Bytes::from_static(b"no chunk"));
+    let write = ApplierEvent::WriteSnapshot { group: GROUP, position, chunk: 0, data, done: true };
+    applier.handle(write);
+    let refused = matches!(
+        applier.poll(),
+        Some(ApplierEffect::Log(LogEvent::SnapshotRefused { position: POSITION, chunk: 0, .. }))
+    );
+    assert!(refused, "the transfer would hang");
 }
