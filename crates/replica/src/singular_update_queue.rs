@@ -224,13 +224,6 @@ impl LogMachine {
     }
 }
 
-/// Whether `from` may have this command proposed: what every member has to apply must be readable,
-/// and a member asks only in sessions of its own. An honest one sends nothing else.
-fn may_propose(from: NodeId, command: &Bytes) -> bool {
-    command.len() <= COMMAND_BYTES
-        && Envelope::decode(command.clone()).is_ok_and(|asked| asked.session.member == from)
-}
-
 /// Opens the log; a damaged one only if other voters hold what was lost.
 fn open_log(config: &CoreConfig, disk: &mut dyn Disk) -> Result<(Wal, Recovered), String> {
     match Wal::recover(config.wal.clone(), disk) {
@@ -284,7 +277,7 @@ impl LogMachine {
         command: Command,
         deadline: Monotonic,
     ) -> Result<(), RequestError> {
-        if group != GroupId::CONSISTENT_CORE && !self.short_of_space.is_empty() {
+        if !self.has_space_for(group, &command) {
             return Err(RequestError::NoSpace);
         }
         let Some(log) = self.groups.get_mut(&group) else {
@@ -295,6 +288,13 @@ impl LogMachine {
         let expect = ApplierEvent::Expect { group, session, sequence, request };
         self.effects.push_back(LogEffect::Applier(expect));
         Ok(())
+    }
+
+    /// Deletions and compactions are let through while disk space is short: they make room.
+    fn has_space_for(&self, group: GroupId, command: &Command) -> bool {
+        group == GroupId::CONSISTENT_CORE
+            || self.short_of_space.is_empty()
+            || !command.takes_space()
     }
 
     /// Tells the consistent core who this node is; repeated until it is known.
@@ -472,16 +472,35 @@ impl LogMachine {
         mut commands: Vec<Bytes>,
         now: Monotonic,
     ) {
-        let full = group != GroupId::CONSISTENT_CORE && !self.short_of_space.is_empty();
+        let mut refused = false;
+        commands.retain(|command| self.may_propose(from, group, command, &mut refused));
         let Some(log) = self.groups.get_mut(&group) else { return };
-        commands.retain(|command| may_propose(from, command));
-        if commands.is_empty() {
-            return;
+        if !commands.is_empty() {
+            refused |= log.raft.propose(now, commands).is_err();
         }
-        if full || log.raft.propose(now, commands).is_err() {
+        if refused {
             let message = PeerMessage::ProposeRefused { group, term: log.raft.term() };
             self.effects.push_back(LogEffect::Send { to: from, message });
         }
+    }
+
+    /// Whether `from` may have this command proposed now: what every member has to apply must be
+    /// readable, and a member asks only in sessions of its own (an honest one sends nothing else).
+    /// Notes what may be proposed later.
+    fn may_propose(
+        &self,
+        from: NodeId,
+        group: GroupId,
+        command: &Bytes,
+        refused: &mut bool,
+    ) -> bool {
+        if command.len() > COMMAND_BYTES {
+            return false;
+        }
+        let Ok(asked) = Envelope::decode(command.clone()) else { return false };
+        let fits = self.has_space_for(group, &asked.command);
+        *refused |= !fits;
+        fits && asked.session.member == from
     }
 
     fn on_read_index(&mut self, from: NodeId, group: GroupId, round: u64, now: Monotonic) {

@@ -56,6 +56,23 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it may make a keyspace grow, so that it has to wait while disk space is short. What
+    /// makes room again must not.
+    #[must_use]
+    pub fn takes_space(&self) -> bool {
+        match self {
+            Command::Put(_) => true,
+            Command::Txn(txn) => txn.may_put(),
+            Command::OpenSession
+            | Command::DeleteRange(_)
+            | Command::Compact { .. }
+            | Command::RegisterMember(_)
+            | Command::RaiseFeatureLevel { .. } => false,
+        }
+    }
+}
+
 /// A member of the cluster, as the consistent core knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
@@ -120,6 +137,17 @@ impl Txn {
             TxnOp::Range(_) => true,
             TxnOp::Put(_) | TxnOp::DeleteRange(_) => false,
             TxnOp::Txn(txn) => txn.is_read_only(),
+        })
+    }
+}
+
+impl Txn {
+    /// Whether a branch holds a put, at any depth.
+    fn may_put(&self) -> bool {
+        self.success.iter().chain(&self.failure).any(|op| match op {
+            TxnOp::Put(_) => true,
+            TxnOp::Range(_) | TxnOp::DeleteRange(_) => false,
+            TxnOp::Txn(txn) => txn.may_put(),
         })
     }
 }

@@ -4,7 +4,9 @@ use crate::cluster::{Cluster, TestNode, put_of};
 use clocks::{GroupId, NodeId};
 use replica::{Ask, LogEvent, Reply, RequestError};
 use std::sync::Arc;
-use store::command::{Command, Compare, CompareResult, CompareTarget, Put, Txn, TxnOp};
+use store::command::{
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, Put, Txn, TxnOp,
+};
 use store::range::KeyRange;
 use store::reply::{Outcome, StoreError};
 
@@ -96,6 +98,14 @@ fn short_of_space_refuses_writes_before_they_are_proposed_and_recovers_by_itself
         assert_eq!(refused.err(), Some(RequestError::NoSpace));
     }
     assert_eq!(cluster.get(NodeId(1), "key"), None);
+    for member in 1..=3 {
+        let keys = KeyRange::Key("key".into());
+        let delete = Command::DeleteRange(DeleteRange { keys, prev_kv: false });
+        for makes_room in [delete, Command::Compact { revision: 1 + member as i64 }] {
+            let reply = cluster.answer(NodeId(member), Ask::Write(makes_room));
+            assert_ne!(reply.err(), Some(RequestError::NoSpace), "it makes room");
+        }
+    }
     set(&mut cluster, false);
     cluster.put(NodeId(1), "key", "value").unwrap();
 }
