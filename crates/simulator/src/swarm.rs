@@ -59,6 +59,14 @@ pub(crate) struct Timing {
 pub(crate) struct Sizes {
     /// Bytes of a log segment.
     pub(crate) segment_bytes: u64,
+    /// Bytes of a batch of the log.
+    pub(crate) log_batch_bytes: usize,
+    /// Batches being written at once.
+    pub(crate) log_writes_in_flight: usize,
+    /// Segments kept for their blocks.
+    pub(crate) recycled_segments: usize,
+    /// Bytes of the newest entries that recovery hands over.
+    pub(crate) recovered_tail_bytes: usize,
     /// Entries that a log keeps for lagging members.
     pub(crate) retained_entries: u64,
     /// Applied bytes after which the engine is flushed.
@@ -75,6 +83,10 @@ pub(crate) struct Sizes {
     pub(crate) waiting_requests: usize,
     /// Bytes of entries handed over at a time.
     pub(crate) apply_batch_bytes: usize,
+    /// Bytes of entries handed over and not yet applied.
+    pub(crate) unapplied_bytes: usize,
+    /// Open snapshots per group.
+    pub(crate) open_snapshots: usize,
     /// Bytes of a chunk of a snapshot.
     pub(crate) snapshot_chunk_bytes: usize,
     /// Open sessions per state machine.
@@ -183,7 +195,13 @@ impl Swarm {
                 cache_bytes: sizes.cache_bytes,
                 ..ReplicationWindow::default()
             },
-            wal: WalConfig { segment_bytes: sizes.segment_bytes, ..WalConfig::default() },
+            wal: WalConfig {
+                segment_bytes: sizes.segment_bytes,
+                max_batch_bytes: sizes.log_batch_bytes,
+                writes_in_flight: sizes.log_writes_in_flight,
+                recycled_segments: sizes.recycled_segments,
+                recovered_tail_bytes: sizes.recovered_tail_bytes,
+            },
             store: StoreLimits {
                 snapshot_chunk_bytes: sizes.snapshot_chunk_bytes,
                 sessions_max: sizes.sessions_max,
@@ -194,6 +212,8 @@ impl Swarm {
                 retained_entries: sizes.retained_entries,
                 flush_bytes: sizes.flush_bytes,
                 apply_batch_bytes: sizes.apply_batch_bytes,
+                unapplied_bytes: sizes.unapplied_bytes,
+                open_snapshots: sizes.open_snapshots,
                 ..ReplicaLimits::default()
             },
             feature_level: 1,
@@ -237,17 +257,23 @@ fn draw_timing(rng: &mut Rng) -> Timing {
 
 fn draw_sizes(rng: &mut Rng) -> Sizes {
     Sizes {
-        segment_bytes: rng.pick(&[64, 256, 1_024]) << 10,
-        retained_entries: rng.pick(&[10, 200, 2_000]),
+        segment_bytes: rng.pick(&[32, 128, 1_024]) << 10,
+        log_batch_bytes: rng.pick(&[4, 1_024]) << 10,
+        log_writes_in_flight: rng.pick(&[1, 1, 4]),
+        recycled_segments: rng.pick(&[0, 2]),
+        recovered_tail_bytes: rng.pick(&[1, 4_096]) << 10,
+        retained_entries: rng.pick(&[5, 50, 500]),
         flush_bytes: rng.pick(&[4, 32, 256]) << 10,
         append_entries: rng.pick(&[4, 64, 1_024]),
         append_bytes: rng.pick(&[1, 16, 1_024]) << 10,
         inflight_messages: rng.pick(&[2, 16, 256]),
         cache_bytes: rng.pick(&[2, 64, 4_096]) << 10,
-        waiting_requests: rng.pick(&[8, 1_024]),
+        waiting_requests: rng.pick(&[4, 1_024]),
         apply_batch_bytes: rng.pick(&[1, 64]) << 10,
+        unapplied_bytes: rng.pick(&[4, 16_384]) << 10,
+        open_snapshots: rng.pick(&[1, 4]),
         snapshot_chunk_bytes: rng.pick(&[1, 8, 64]) << 10,
-        sessions_max: rng.pick(&[16, 1_024]),
+        sessions_max: rng.pick(&[6, 1_024]),
         watch_stream_bytes: rng.pick(&[2, 64, 4_096]) << 10,
     }
 }
