@@ -365,19 +365,21 @@ impl Applier {
         position: Option<LogPosition>,
         chunk: u64,
     ) -> Result<(), StoreFailure> {
-        let max_open = self.limits.open_snapshots;
+        let limit = self.limits.open_snapshots;
         let state = self.group(group);
         let open = state.snapshots.get(&peer);
         let resumed = open.is_some_and(|open| Some(open.reader.position()) == position);
         if !resumed {
             state.snapshots.remove(&peer);
-            while state.snapshots.len() >= max_open {
-                state.snapshots.pop_first();
-            }
             let reader = state.machine.open_snapshot()?;
             let membership = self.membership(reader.membership())?;
+            let state = self.group(group);
+            // With fewer than one for every member, two that lag close each other's for ever.
+            while state.snapshots.len() >= limit.max(membership.len()) {
+                state.snapshots.pop_first();
+            }
             let open = OpenSnapshot { reader, membership, finished: false };
-            self.group(group).snapshots.insert(peer, open);
+            state.snapshots.insert(peer, open);
         }
         let state = self.group(group);
         let open = state.snapshots.get_mut(&peer).expect("opened above");

@@ -26,7 +26,7 @@ pub struct ReplicaLimits {
     pub forward_retry: Duration,
     /// Interval at which members tell each other their condition.
     pub condition_interval: Duration,
-    /// Open snapshots for lagging members, per group.
+    /// Open snapshots for lagging members, per group; never fewer than the group has members.
     pub open_snapshots: usize,
     /// Indexes whose state hashes are kept for comparison.
     pub compared_hashes: usize,
