@@ -3,11 +3,13 @@
 //! ```text
 //! lock       held by the process that runs on it
 //! identity   format, cluster, member, directory id (docs/formats.md, Data directory)
+//! log-made   empty; from the moment when the log exists, and before anything is promised
 //! log/       the write-ahead log
 //! state/     the storage engine
 //! ```
 //! Invariant: nothing is written to a directory that is not known to be this member's. The
-//! directory id is drawn at random when the directory is made, so that an emptied one is noticed.
+//! directory id is drawn at random when the directory is made, so that an emptied one is noticed;
+//! the mark tells a log that was lost, with the votes and entries in it, from one not made yet.
 
 use clocks::NodeId;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -17,6 +19,8 @@ use std::path::{Path, PathBuf};
 /// Version of the directory's layout and of the identity file.
 const FORMAT: u32 = 1;
 const TITLE: &str = "quorate data directory";
+/// The mark that the log was made.
+const LOG_MADE: &str = "log-made";
 
 /// A data directory in use; the lock goes with it.
 #[derive(Debug)]
@@ -80,6 +84,36 @@ impl DataDirectory {
         self.path.join("log")
     }
 
+    /// Refuses a directory whose log was made at an earlier start and is gone.
+    ///
+    /// # Errors
+    /// One plain sentence.
+    pub fn check_log(&self) -> Result<(), String> {
+        if !self.path.join(LOG_MADE).exists() || holds_a_segment(&self.log()) {
+            return Ok(());
+        }
+        Err(format!(
+            "the data directory {} has lost its log, and with it what this member promised: \
+             restore the log from where it went, or replace the member",
+            self.path.display()
+        ))
+    }
+
+    /// Notes, durably, that the log exists: call it before anything is promised to anybody.
+    ///
+    /// # Errors
+    /// One plain sentence.
+    pub fn log_is_made(&self) -> Result<(), String> {
+        let mark = self.path.join(LOG_MADE);
+        if mark.exists() {
+            return Ok(());
+        }
+        File::create(&mark)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| File::open(&self.path)?.sync_all())
+            .map_err(|error| format!("cannot write {}: {error}", mark.display()))
+    }
+
     /// Where the storage engine lives.
     #[must_use]
     pub fn state(&self) -> PathBuf {
@@ -134,6 +168,11 @@ impl DirectoryIdentity {
         // One rendering for one identity: this checks the checksum and everything else.
         if identity.render() == text { Ok(identity) } else { Err(damaged()) }
     }
+}
+
+fn holds_a_segment(log: &Path) -> bool {
+    let is_segment = |entry: std::fs::DirEntry| entry.path().extension() == Some("log".as_ref());
+    std::fs::read_dir(log).is_ok_and(|entries| entries.flatten().any(is_segment))
 }
 
 fn lock(path: &Path) -> Result<File, String> {
@@ -275,6 +314,23 @@ mod tests {
         std::fs::remove_file(&file).expect("remove");
         std::fs::create_dir(root.path().join("log")).expect("data");
         assert!(sentence(root.path(), CLUSTER, NODE).contains("holds data but no identity file"));
+    }
+
+    #[test]
+    fn a_log_that_is_gone_is_noticed_once_it_was_made() {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = DataDirectory::open(root.path(), CLUSTER, NODE).expect("new");
+        directory.check_log().expect("a crash may have come before the log was made");
+        std::fs::create_dir(directory.log()).expect("a log");
+        let segment = directory.log().join("0000000000000001.log");
+        std::fs::write(&segment, "").expect("a segment");
+        directory.log_is_made().expect("marked");
+        directory.check_log().expect("it is there");
+        std::fs::remove_file(segment).expect("lost");
+        let sentence = directory.check_log().expect_err("it is gone");
+        assert!(sentence.contains("has lost its log"), "{sentence}");
+        std::fs::remove_dir(directory.log()).expect("lost");
+        directory.check_log().expect_err("it is gone");
     }
 
     #[test]

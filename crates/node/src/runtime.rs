@@ -111,6 +111,7 @@ impl Node {
         config.validate()?;
         let cluster = &config.cluster;
         let directory = DataDirectory::open(&config.data_dir, cluster.id, cluster.node)?;
+        directory.check_log()?;
         let listeners = Listeners::bind(config)?;
         let engine: Arc<dyn Engine> = Arc::new(
             LsmEngine::open(&directory.state(), config.engine).map_err(|e| e.to_string())?,
@@ -135,6 +136,7 @@ impl Node {
         let seed = random_bytes().map_err(|error| format!("cannot read /dev/urandom: {error}"))?;
         let seed = u64::from_be_bytes(seed);
         let machine = LogMachine::recover(&core, &mut disk, &applied, monotonic_now(), seed)?;
+        directory.log_is_made()?;
 
         let network = network(config, &directory, &engine, &shared, &ending);
         let applier_queue = UpdateQueue::new(APPLIER);
