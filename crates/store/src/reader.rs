@@ -9,7 +9,7 @@ use crate::key_layout::{
     EventId, GenerationRecord, Layout, META_MEMBERSHIP, META_STATE, StateRecord,
 };
 use crate::limits::{STATE_FORMAT, StoreLimits};
-use crate::range::{KeyValue, Range, Revision};
+use crate::range::{KeyRange, KeyValue, Range, Revision};
 use crate::reply::{RangeReply, StoreError, TxnReply};
 use crate::txn::Resolved;
 use crate::versioned_value::history::StoredEvents;
@@ -108,6 +108,20 @@ impl Reader {
     /// If the engine fails.
     pub fn get(&self, key: &Bytes) -> Result<Option<KeyValue>, StoreFailure> {
         self.view().get_at(key, self.state.revision)
+    }
+
+    /// Whether a range holds more than `most` keys now; looks at no more than one beyond them.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    pub fn holds_more_than(&self, keys: &KeyRange, most: usize) -> Result<bool, StoreFailure> {
+        let mut pairs = self.view().pairs(keys, self.state.revision)?;
+        for _ in 0..most {
+            if !pairs.skip_one()? {
+                return Ok(false);
+            }
+        }
+        pairs.skip_one()
     }
 
     /// Serves a transaction that only reads (see `Txn::is_read_only`), without the log.

@@ -14,8 +14,8 @@ use clocks::{GroupId, Term};
 use std::sync::Arc;
 use store::Reader;
 use store::StoreFailure;
-use store::command::{Command, Txn};
-use store::range::{KeyRange, Projection, Range};
+use store::command::{Command, Txn, TxnOp};
+use store::range::{KeyRange, Range, Revision};
 use store::reply::{Outcome, StoreError};
 use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
@@ -67,16 +67,16 @@ impl KeyspaceService {
     /// Reads from a snapshot taken now.
     async fn read<T: Send + 'static>(
         &self,
-        size: ReadSize,
+        size: impl FnOnce(&Reader) -> Result<ReadSize, StoreFailure>,
         read: impl FnOnce(&Reader) -> ReadResult<T> + Send + 'static,
     ) -> Result<T, Status> {
-        let handle = self.handle.clone();
-        let run = move || read(&handle.reader(GroupId::KEYSPACE)?);
-        let result = match size {
-            ReadSize::Small => run(),
-            ReadSize::Large => {
+        let result = match self.read_here(size, read) {
+            Ok(result) => result,
+            Err(read) => {
                 let permit = Arc::clone(&self.large_reads).acquire_owned().await;
                 let _permit = permit.map_err(|_| Status::unavailable("quorate: stopping"))?;
+                let handle = self.handle.clone();
+                let run = move || read(&handle.reader(GroupId::KEYSPACE)?);
                 let beside = tokio::task::spawn_blocking(run).await;
                 beside
                     .map_err(|error| Status::internal(format!("quorate: a read died: {error}")))?
@@ -85,6 +85,23 @@ impl KeyspaceService {
         result
             .map_err(|failure| refusal::failed_read(&failure))?
             .map_err(|error| refusal::status(error.into()))
+    }
+
+    /// Reads where the call runs, or gives a large read back.
+    fn read_here<T, F: FnOnce(&Reader) -> ReadResult<T>>(
+        &self,
+        size: impl FnOnce(&Reader) -> Result<ReadSize, StoreFailure>,
+        read: F,
+    ) -> Result<ReadResult<T>, F> {
+        let reader = match self.handle.reader(GroupId::KEYSPACE) {
+            Ok(reader) => reader,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        match size(&reader) {
+            Ok(ReadSize::Small) => Ok(read(&reader)),
+            Ok(ReadSize::Large) => Err(read),
+            Err(failure) => Ok(Err(failure)),
+        }
     }
 }
 
@@ -97,7 +114,8 @@ impl Kv for KeyspaceService {
         let (metadata, _, message) = request.into_parts();
         let (range, consistency) = request::range(message).map_err(refusal::status)?;
         self.settle(&metadata, consistency).await?;
-        let size = ReadSize::of_range(&range);
+        let asked = range.clone();
+        let size = move |reader: &Reader| ReadSize::of_range(reader, &asked);
         let reply = self.read(size, move |reader| reader.range(&range)).await?;
         Ok(Response::new(self.answerer().range(self.term(), reply)))
     }
@@ -134,7 +152,8 @@ impl Kv for KeyspaceService {
             }
             TxnPlan::Read(txn, consistency) => {
                 self.settle(&metadata, consistency).await?;
-                let size = ReadSize::of_txn(&txn);
+                let asked = txn.clone();
+                let size = move |reader: &Reader| ReadSize::of_txn(reader, &asked);
                 let (revision, reply) = self
                     .read(size, move |reader| {
                         let reply = reader.read_txn(&txn)?;
@@ -175,28 +194,110 @@ enum ReadSize {
 }
 
 impl ReadSize {
-    fn of_range(range: &Range) -> ReadSize {
-        let counts_all = range.projection == Projection::CountOnly;
-        match range.keys {
-            KeyRange::Key(_) => ReadSize::Small,
-            KeyRange::Span { .. } | KeyRange::From(_)
-                if (1..=INLINE_PAIRS).contains(&range.limit) && !counts_all =>
-            {
-                ReadSize::Small
-            }
-            KeyRange::Span { .. } | KeyRange::From(_) => ReadSize::Large,
-        }
+    fn of_range(reader: &Reader, range: &Range) -> Result<ReadSize, StoreFailure> {
+        // A limit bounds what is returned, not what is looked at: the rest is counted, or sorted.
+        ReadSize::of_keys(reader, &range.keys, range.revision)
     }
 
-    fn of_txn(txn: &Txn) -> ReadSize {
-        use store::command::TxnOp;
-        let small = |op: &TxnOp| match op {
-            TxnOp::Range(range) => ReadSize::of_range(range) == ReadSize::Small,
-            TxnOp::Put(_) | TxnOp::DeleteRange(_) | TxnOp::Txn(_) => false,
+    fn of_keys(
+        reader: &Reader,
+        keys: &KeyRange,
+        revision: Revision,
+    ) -> Result<ReadSize, StoreFailure> {
+        let small = match keys {
+            KeyRange::Key(_) => true,
+            // The past may hold any number of keys that are gone.
+            KeyRange::Span { .. } | KeyRange::From(_) => {
+                revision <= 0 && !reader.holds_more_than(keys, INLINE_PAIRS)?
+            }
         };
-        let compares = |keys: &KeyRange| matches!(keys, KeyRange::Key(_));
-        let all_small = txn.success.iter().chain(&txn.failure).all(small)
-            && txn.compare.iter().all(|compare| compares(&compare.keys));
-        if all_small { ReadSize::Small } else { ReadSize::Large }
+        Ok(if small { ReadSize::Small } else { ReadSize::Large })
+    }
+
+    fn of_txn(reader: &Reader, txn: &Txn) -> Result<ReadSize, StoreFailure> {
+        for compare in &txn.compare {
+            if ReadSize::of_keys(reader, &compare.keys, 0)? == ReadSize::Large {
+                return Ok(ReadSize::Large);
+            }
+        }
+        for operation in txn.success.iter().chain(&txn.failure) {
+            let size = match operation {
+                TxnOp::Range(range) => ReadSize::of_range(reader, range)?,
+                TxnOp::Put(_) | TxnOp::DeleteRange(_) | TxnOp::Txn(_) => ReadSize::Large,
+            };
+            if size == ReadSize::Large {
+                return Ok(ReadSize::Large);
+            }
+        }
+        Ok(ReadSize::Small)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use clocks::{LogPosition, NodeId};
+    use store::command::{Compare, CompareResult, CompareTarget, Envelope, Put, SessionId};
+    use store::{Content, MachineKind, MemEngine, StateMachine, StoreLimits, ToApply};
+
+    /// A keyspace with one key more than is read inline, all of them below "b".
+    fn reader() -> Reader {
+        let (engine, kind) = (Arc::new(MemEngine::new()), MachineKind::Keyspace);
+        let machine = StateMachine::open(engine, GroupId::KEYSPACE, kind, StoreLimits::default());
+        let mut machine = machine.expect("memory does not fail");
+        let session = SessionId { member: NodeId(1), incarnation: 1 };
+        let puts = (0..=INLINE_PAIRS).map(|number| {
+            let key = Bytes::from(format!("a{number:04}"));
+            Command::Put(Put { key, value: Bytes::from_static(b"v"), ..Put::default() })
+        });
+        let entries = std::iter::once(Command::OpenSession).chain(puts).zip(0u64..).map(
+            |(command, sequence)| {
+                let (answered_below, advisory_time_ms) = (0, 0);
+                let envelope =
+                    Envelope { session, sequence, answered_below, advisory_time_ms, command };
+                let position = LogPosition::new(Term(1), sequence + 1);
+                ToApply { position, content: Content::Command(envelope.encode()) }
+            },
+        );
+        machine.apply(entries.collect()).expect("memory does not fail");
+        machine.reader()
+    }
+
+    fn span(start: &'static str, end: &'static str) -> KeyRange {
+        KeyRange::Span { start: Bytes::from(start), end: Bytes::from(end) }
+    }
+
+    fn size_of(range: &Range) -> ReadSize {
+        ReadSize::of_range(&reader(), range).expect("memory does not fail")
+    }
+
+    #[test]
+    fn a_read_is_as_large_as_what_it_looks_at_whatever_its_limit() {
+        let all = Range { limit: 1, ..Range::of(span("a", "b")) };
+        assert_eq!(size_of(&all), ReadSize::Large, "the rest is counted");
+        assert_eq!(size_of(&Range::of(span("a0001", "b"))), ReadSize::Small);
+        assert_eq!(size_of(&Range::of(KeyRange::Key(Bytes::from("a0000")))), ReadSize::Small);
+        let past = Range { revision: 3, ..Range::of(span("a0001", "a0002")) };
+        assert_eq!(size_of(&past), ReadSize::Large);
+    }
+
+    #[test]
+    fn a_transaction_is_as_large_as_its_largest_part() {
+        let reader = reader();
+        let size = |txn: &Txn| ReadSize::of_txn(&reader, txn).expect("memory does not fail");
+        let compare = |keys| Compare {
+            keys,
+            result: CompareResult::Equal,
+            target: CompareTarget::Version(1),
+        };
+        let get = TxnOp::Range(Range::of(KeyRange::Key(Bytes::from("a0000"))));
+        let small =
+            Txn { compare: vec![compare(span("a0001", "b"))], success: vec![get], failure: vec![] };
+        assert_eq!(size(&small), ReadSize::Small);
+        let compares_all = Txn { compare: vec![compare(span("a", "b"))], ..small.clone() };
+        assert_eq!(size(&compares_all), ReadSize::Large);
+        let reads_all = Txn { failure: vec![TxnOp::Range(Range::of(span("a", "b")))], ..small };
+        assert_eq!(size(&reads_all), ReadSize::Large);
     }
 }

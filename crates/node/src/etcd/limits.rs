@@ -38,8 +38,8 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The part of a request's time that does not depend on elections (etcd's `ReqTimeout`).
 pub(super) const REQUEST_TIME_BASE: Duration = Duration::from_secs(5);
 
-/// Ranges that return at most this many pairs are read where the call runs.
-pub(super) const INLINE_PAIRS: i64 = 128;
+/// Ranges that hold at most this many keys are read where the call runs.
+pub(super) const INLINE_PAIRS: usize = 128;
 
 /// Larger ranges are read beside it, at most so many at once per runtime (bulkhead).
 pub(super) const LARGE_READS: usize = 4;
