@@ -421,6 +421,39 @@ fn a_snapshot_is_not_installed_over_newer_state() {
 }
 
 #[test]
+fn a_snapshot_that_the_leader_begins_anew_is_begun_anew() {
+    let mut lone = Lone::of(3);
+    let members = Membership::of_voters((1..=3).map(NodeId));
+    let at = position(9, 1);
+    lone.hear(2, 1, Body::Heartbeat { round: 1, committed: 0, lease: Duration::ZERO });
+    lone.sync();
+    let chunk = |lone: &mut Lone, chunk: u64| {
+        let (membership, data) = (members.clone(), Bytes::from_static(b"state"));
+        let body = Body::SnapshotChunk { position: at, membership, chunk, data, done: false };
+        let (from, to, group) = (NodeId(2), NodeId(1), GroupId(0));
+        lone.host.raft.handle_message(lone.now, Message { group, from, to, term: Term(1), body });
+        let (_, effects) = messages(lone.host.flush(lone.now));
+        let written = |effect: &Effect| match effect {
+            Effect::WriteSnapshot { chunk, .. } => Some(*chunk),
+            _ => None,
+        };
+        let written = effects.iter().find_map(written);
+        if let Some(chunk) = written {
+            let raft = &mut lone.host.raft;
+            raft.handle_snapshot_written(lone.now, at, members.clone(), chunk, false);
+        }
+        written
+    };
+    assert_eq!(chunk(&mut lone, 0), Some(0));
+    assert_eq!(chunk(&mut lone, 1), Some(1));
+    assert_eq!(chunk(&mut lone, 0), None, "once may be a late copy");
+    assert_eq!(chunk(&mut lone, 2), Some(2));
+    assert_eq!(chunk(&mut lone, 0), None);
+    assert_eq!(chunk(&mut lone, 0), Some(0), "twice means that it cannot go on");
+    assert_eq!(chunk(&mut lone, 1), Some(1));
+}
+
+#[test]
 fn a_follower_that_lost_its_log_is_not_probed_for_ever() {
     let mut lone = Lone::leader(3);
     lone.propose("a");
