@@ -274,7 +274,7 @@ impl Raft {
         self.snapshot_chunk_written(position, membership, chunk);
     }
 
-    /// Answer to `Effect::WriteSnapshot` if the chunk is not what it should be; nothing was written.
+    /// Answer to `Effect::WriteSnapshot` for a chunk that makes no sense: nothing was written.
     pub fn handle_snapshot_refused(&mut self, _now: Monotonic, position: LogPosition, chunk: u64) {
         self.snapshot_chunk_refused(position, chunk);
     }
