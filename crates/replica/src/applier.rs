@@ -208,6 +208,11 @@ impl Applier {
             .collect();
         let applied = state.machine.apply(batch)?;
         let index = state.machine.applied().index;
+        let registered = |(_, _, result): &(_, _, Result<Outcome, StoreError>)| {
+            matches!(result, Ok(Outcome::Registered))
+        };
+        // Which directory is whose is asked before anything can be applied again after a crash.
+        let flush_now = applied.outcomes.iter().any(registered);
         let (answered, sessions) = self.answer(group, applied.outcomes);
         if !applied.events.is_empty() {
             let (revision, events) = (applied.revision, applied.events.into());
@@ -224,7 +229,8 @@ impl Applier {
             self.check_feature_level()?;
         }
         self.want_idle();
-        self.flush_if_due(weight);
+        self.unflushed += if flush_now { self.limits.flush_bytes } else { weight as u64 };
+        self.flush_if_due();
         Ok(())
     }
 
@@ -314,8 +320,7 @@ impl Applier {
 
 /// Durability, snapshots, background work.
 impl Applier {
-    fn flush_if_due(&mut self, weight: usize) {
-        self.unflushed += weight as u64;
+    fn flush_if_due(&mut self) {
         if self.unflushed < self.limits.flush_bytes || self.flushing.is_some() {
             return;
         }
@@ -331,6 +336,7 @@ impl Applier {
             self.tell_log(LogEvent::Flushed { group, position });
             self.group(group).snapshots.retain(|_, snapshot| !snapshot.finished);
         }
+        self.flush_if_due();
     }
 
     fn want_idle(&mut self) {

@@ -1,6 +1,7 @@
 //! Node cores together, through their public surface only.
 
 mod cluster;
+mod durable_registration;
 mod expired_session;
 mod golden;
 mod hostile_forwards;
