@@ -4,7 +4,8 @@
 //! options, the words of the command line.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::local_cluster::LocalCluster;
 use crate::member_process::{Output, Server};
-use crate::port_plan;
+use crate::port_plan::{self, MemberAddresses};
 
 /// How long the cluster may take to elect its first leader.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -59,6 +60,7 @@ struct ReadyLine<'a> {
 pub async fn run(plan: &DevPlan) -> Result<(), String> {
     let addresses = port_plan::plan(plan.nodes, plan.offset)?;
     refuse_other_size(&plan.data_dir, plan.nodes)?;
+    refuse_taken_ports(&addresses)?;
     let cluster = LocalCluster::new(
         plan.server.clone(),
         addresses,
@@ -82,6 +84,11 @@ fn say(line: &str) {
     drop(writeln!(std::io::stdout(), "{line}"));
 }
 
+/// What went wrong, to people; the same holds for them.
+fn complain(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
 fn listen(kind: SignalKind) -> Result<Signal, String> {
     signal(kind).map_err(|error| format!("cannot listen for signals: {error}"))
 }
@@ -97,6 +104,23 @@ fn refuse_other_size(data_dir: &Path, nodes: usize) -> Result<(), String> {
             data_dir.display()
         )),
     }
+}
+
+/// Whoever listens there would answer in the members' place, and the cluster look ready.
+fn refuse_taken_ports(addresses: &[MemberAddresses]) -> Result<(), String> {
+    let listeners = addresses.iter().flat_map(|member| [&member.etcd, &member.peer, &member.admin]);
+    for address in listeners {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                return Err(format!(
+                    "{address} is in use by another process: stop that one, or say --offset N"
+                ));
+            }
+            Err(error) => return Err(format!("cannot listen on {address}: {error}")),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
 }
 
 struct DevCluster<'a> {
@@ -145,17 +169,17 @@ impl DevCluster<'_> {
     }
 
     fn note_end(&mut self, member: usize, how: &str) -> Result<(), String> {
-        let spec = self.cluster.spec(member);
+        let who = self.cluster.describe(member);
         if self.plan.restart {
-            eprintln!("{} ended with {how}; it is started again", spec.name);
+            complain(&format!("{who} ended with {how}; it is started again"));
             self.restart_at[member] = Some(Instant::now() + RESTART_DELAY);
             return Ok(());
         }
-        let (program, arguments) = spec.command_line(self.cluster.server());
+        let (program, arguments) = self.cluster.spec(member).command_line(self.cluster.server());
         let command = format!("{} {}", program.display(), arguments.join(" "));
-        eprintln!("{} ended with {how}; to start it again:\n  {command}", spec.name);
+        complain(&format!("{who} ended with {how}; to start it again:\n  {command}"));
         if self.cluster.running() == 0 {
-            return Err("all nodes have ended".to_owned());
+            return Err("all nodes have ended; the same command starts them again".to_owned());
         }
         Ok(())
     }
@@ -170,7 +194,7 @@ impl DevCluster<'_> {
                 // Announced once it runs; whether it is ready shows in `status`.
                 Ok(()) => self.announce(member),
                 Err(error) => {
-                    eprintln!("{error}");
+                    complain(&error);
                     self.restart_at[member] = Some(Instant::now() + RESTART_DELAY);
                 }
             }
@@ -235,6 +259,19 @@ impl DevCluster<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_is_refused() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = taken.local_addr().expect("its address").to_string();
+        let free = || "127.0.0.1:0".to_owned();
+        let member = MemberAddresses { etcd: free(), peer: address.clone(), admin: free() };
+        let refusal =
+            refuse_taken_ports(std::slice::from_ref(&member)).expect_err("somebody listens");
+        assert!(refusal.starts_with(&format!("{address} is in use")), "{refusal}");
+        drop(taken);
+        assert_eq!(refuse_taken_ports(std::slice::from_ref(&member)), Ok(()));
+    }
 
     #[test]
     fn a_cluster_keeps_its_size() {

@@ -212,7 +212,8 @@ impl LocalCluster {
         newest.map(|(_, member)| member)
     }
 
-    fn describe(&self, member: usize) -> String {
+    /// Its name and, if it writes one, where its log is.
+    pub(crate) fn describe(&self, member: usize) -> String {
         let spec = &self.specs[member];
         match self.output {
             Output::Inherited => spec.name.clone(),

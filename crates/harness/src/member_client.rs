@@ -87,7 +87,8 @@ impl MemberClient {
             .timeout(timeout)
             .tcp_nodelay(true);
         let channel = endpoint.connect().await;
-        let channel = channel.map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        let channel = channel
+            .map_err(|error| format!("cannot connect to {address}: {}", innermost(&error)))?;
         Ok(MemberClient { channel })
     }
 
@@ -172,6 +173,13 @@ impl MemberClient {
     }
 }
 
+/// The transport's own sentence is always the same; the system's, at the end, says what is wrong.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let first = Some(error);
+    let chain = std::iter::successors(first, |error| error.source());
+    chain.last().map_or_else(String::new, ToString::to_string)
+}
+
 /// The end of the range of keys that start with `prefix`, as etcd's clients compute it.
 pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
@@ -203,6 +211,15 @@ mod tests {
         assert_eq!(prefix_end(b"a\xff\xff"), b"b");
         assert_eq!(prefix_end(b"\xff"), [0]);
         assert_eq!(prefix_end(b""), [0]);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_listen_is_said_to_refuse() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = free.local_addr().expect("its address").to_string();
+        drop(free);
+        let refusal = MemberClient::connect(&address, CONNECT_TIMEOUT).await.expect_err("nobody");
+        assert!(refusal.contains(&address) && refusal.contains("refused"), "{refusal}");
     }
 
     #[test]
