@@ -61,7 +61,7 @@ impl DataDirectory {
         if identity.cluster != cluster {
             return Err(format!(
                 "the data directory {} belongs to cluster {:x}, not to {cluster:x}: another \
-                 data-dir, or the initial-cluster and token it was made with, is needed",
+                 data-dir, or the names, peer addresses and token it was made with, are needed",
                 path.display(),
                 identity.cluster
             ));
