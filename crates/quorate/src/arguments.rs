@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 /// Distributed guarantees behind the wire protocols that clients already speak.
@@ -197,6 +198,11 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
         // A closed pipe is no reason to complain about.
         drop(error.print());
         return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Its first sentence says what this is, not what is missing.
+        eprintln!("quorate: what to do? say start, dev, status or sim; quorate --help tells more");
+        return ExitCode::from(2);
     }
     // What follows the first empty line is usage, not the reason.
     let text = error.to_string();
