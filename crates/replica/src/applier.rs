@@ -170,6 +170,10 @@ impl Applier {
             ApplierEvent::WriteSnapshot { group, position, chunk, data, done } => {
                 self.write_snapshot(group, position, chunk, &data, done)?;
             }
+            ApplierEvent::FlushSoon => {
+                self.unflushed = self.limits.flush_bytes;
+                self.flush_if_due();
+            }
             ApplierEvent::Flushed => self.on_flushed(),
             ApplierEvent::Idle => self.background_step()?,
         }

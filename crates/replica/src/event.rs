@@ -200,6 +200,8 @@ pub enum ApplierEvent {
         /// Whether it is the last.
         done: bool,
     },
+    /// The log takes too much space: flush the engine soon, so that it can be cut.
+    FlushSoon,
     /// The engine finished the flush that `ApplierEffect::Flush` asked for.
     Flushed,
     /// Nothing else to do: time for a bounded step of background work (compaction, old

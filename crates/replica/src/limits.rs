@@ -18,8 +18,12 @@ pub struct ReplicaLimits {
     /// Committed entries handed over at a time, in bytes.
     pub apply_batch_bytes: usize,
     /// Entries kept in the log below the flushed applied index, so that a member that was away for
-    /// a moment does not need a snapshot.
+    /// a moment does not need a snapshot. None of the consistent core: its snapshots are small, and
+    /// its few entries would hold every file of the shared log.
     pub retained_entries: u64,
+    /// Bytes of the log's files above which no entry is kept for absent members: whoever was away
+    /// gets a snapshot.
+    pub retained_log_bytes: u64,
     /// Applied bytes after which the engine is flushed, so that the log can be cut.
     pub flush_bytes: u64,
     /// Time after which an unanswered forwarded request is sent again.
@@ -40,6 +44,7 @@ impl Default for ReplicaLimits {
             unapplied_bytes: 16 << 20,
             apply_batch_bytes: 1 << 20,
             retained_entries: 10_000,
+            retained_log_bytes: 512 << 20,
             flush_bytes: 64 << 20,
             forward_retry: Duration::from_millis(500),
             condition_interval: Duration::from_secs(1),

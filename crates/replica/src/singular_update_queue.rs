@@ -9,6 +9,8 @@
 //! holds such messages until then.
 //! Not here: applying (`applier`), the rules of consensus, the layout of the log.
 
+mod disk_space;
+
 use crate::follower_reads::WaitingRead;
 use crate::group_log::{GroupLog, ReadAsker};
 use crate::{
@@ -396,33 +398,6 @@ impl LogMachine {
         self.on_condition(peer, false);
     }
 
-    fn on_condition(&mut self, member: NodeId, short_of_space: bool) {
-        if short_of_space {
-            self.short_of_space.insert(member);
-        } else {
-            self.short_of_space.remove(&member);
-        }
-    }
-
-    fn check_space(&mut self, disk: &mut dyn Disk) {
-        let full = self.wal.is_full();
-        self.on_condition(self.config.node, self.host_short_of_space || full);
-        if full {
-            // Known by the next check; until then the log counts as full.
-            self.wal.retry_full(disk);
-        }
-    }
-
-    fn tell_condition(&mut self, now: Monotonic, disk: &mut dyn Disk) {
-        if now < self.next_condition {
-            return;
-        }
-        self.check_space(disk);
-        self.next_condition = now.after(self.config.limits.condition_interval);
-        let short_of_space = self.short_of_space.contains(&self.config.node);
-        self.tell_peers(&PeerMessage::MemberCondition { short_of_space });
-    }
-
     fn tell_peers(&mut self, message: &PeerMessage) {
         for &to in &self.peers {
             self.effects.push_back(LogEffect::Send { to, message: message.clone() });
@@ -628,20 +603,6 @@ impl LogMachine {
             let (sequence, request) = (expecting.sequence, expecting.request);
             let expect = ApplierEvent::Expect { group, session, sequence, request };
             self.effects.push_back(LogEffect::Applier(expect));
-        }
-    }
-
-    /// Cuts the log at the newest flushed position that leaves enough for members that were away.
-    fn on_flushed(&mut self, group: GroupId, position: LogPosition) {
-        let retained = self.config.limits.retained_entries;
-        let log = self.log(group);
-        log.flushed.push_back(position);
-        let mut through = None;
-        while log.flushed.front().is_some_and(|flushed| flushed.index + retained <= log.applied) {
-            through = log.flushed.pop_front();
-        }
-        if let Some(through) = through.filter(|cut| cut.index >= log.raft.first_index()) {
-            log.raft.compact_log(through);
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::command::{Command, Member, Put};
 use store::range::{KeyRange, Range};
-use store::{MachineKind, MemEngine, StoreLimits};
+use store::{Engine, MachineKind, MemEngine, StoreLimits};
 use wal::{Disk, DiskCompletion, DiskError, DiskOp, DiskToken, FileId, FileInfo, WalConfig};
 
 /// A disk that keeps everything.
@@ -202,7 +202,10 @@ impl Cluster {
                 ApplierEffect::Reply { request, result } => {
                     node.replies.insert(request, result);
                 }
-                ApplierEffect::Flush => node.applier.handle(ApplierEvent::Flushed),
+                ApplierEffect::Flush => {
+                    node.engine.flush().expect("memory does not fail");
+                    node.applier.handle(ApplierEvent::Flushed);
+                }
                 ApplierEffect::WantsIdle => node.applier.handle(ApplierEvent::Idle),
                 ApplierEffect::Watch { .. }
                 | ApplierEffect::WatchReset { .. }

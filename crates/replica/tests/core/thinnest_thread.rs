@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, TestNode, put_of};
 use clocks::{GroupId, NodeId};
-use replica::{Ask, LogEvent, Reply, RequestError};
+use replica::{Ask, LogEvent, ReplicaLimits, Reply, RequestError};
 use std::sync::Arc;
 use store::command::{
     Command, Compare, CompareResult, CompareTarget, DeleteRange, Put, Txn, TxnOp,
@@ -30,9 +30,9 @@ fn a_lone_node_serves_by_itself_and_finds_everything_after_a_restart() {
     cluster.run(3_000);
     cluster.put(NodeId(1), "key", "value").unwrap();
     let TestNode { disk, engine, .. } = cluster.stop(NodeId(1));
-    drop(engine);
-    // The engine forgets everything: it was never flushed. The log has it all.
-    cluster.restart(NodeId(1), disk, Arc::default(), 1);
+    // The engine forgets what was not flushed; the log has it.
+    assert!(engine.unflushed() > 0);
+    cluster.restart(NodeId(1), disk, Arc::new(engine.crash(0)), 1);
     cluster.run(3_000);
     assert_eq!(cluster.get(NodeId(1), "key").as_deref(), Some("value"));
 }
@@ -81,6 +81,37 @@ fn a_member_that_was_away_for_long_gets_a_snapshot() {
     let hashes: Vec<_> =
         cluster.nodes.values().map(|node| node.applier.chain_hash(GroupId::KEYSPACE)).collect();
     assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+}
+
+#[test]
+fn a_log_that_takes_too_much_space_is_cut_whatever_it_would_keep_for_absent_members() {
+    let limits = ReplicaLimits { retained_log_bytes: 1, ..ReplicaLimits::default() };
+    let mut cluster = Cluster::with(3, limits);
+    cluster.run(3_000);
+    for round in 0..20 {
+        let reply = cluster.answer(NodeId(1), Ask::Write(put_of(round)));
+        assert!(reply.is_ok(), "{reply:?}");
+    }
+    cluster.run(3_000);
+    for node in cluster.nodes.values() {
+        let group = &node.log.status().groups[1];
+        assert!(group.first_index > 20, "the log begins at {}", group.first_index);
+    }
+    assert_eq!(cluster.get(NodeId(2), "key").as_deref(), Some("value 19"));
+}
+
+#[test]
+fn the_few_entries_of_the_consistent_core_do_not_hold_the_log() {
+    let limits = ReplicaLimits { retained_entries: 5, flush_bytes: 1, ..ReplicaLimits::default() };
+    let mut cluster = Cluster::with(1, limits);
+    for round in 0..20 {
+        cluster.answer(NodeId(1), Ask::Write(put_of(round))).unwrap();
+    }
+    let status = cluster.nodes[&NodeId(1)].log.status();
+    let [core, keyspace] = &status.groups[..] else { panic!("{status:?}") };
+    assert_eq!(core.first_index, core.last_index + 1, "it holds nothing");
+    assert!(keyspace.first_index > 5, "{keyspace:?}");
+    assert!(keyspace.last_index + 1 - keyspace.first_index >= 5, "{keyspace:?}");
 }
 
 #[test]
