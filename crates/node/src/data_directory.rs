@@ -46,7 +46,7 @@ impl DataDirectory {
     /// # Errors
     /// One plain sentence: in use, another cluster's or member's, unknown format, unreadable.
     pub fn open(path: &Path, cluster: u64, node: NodeId) -> Result<DataDirectory, String> {
-        std::fs::create_dir_all(path).map_err(|error| {
+        create_durably(path).map_err(|error| {
             format!("cannot make the data directory {}: {error}", path.display())
         })?;
         let lock = lock(path)?;
@@ -220,13 +220,19 @@ fn create_identity(path: &Path, cluster: u64, node: NodeId) -> Result<DirectoryI
         file.write_all(identity.render().as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&unfinished, path.join("identity"))?;
-        File::open(path)?.sync_all()?;
-        path.parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+        File::open(path)?.sync_all()
     };
     write().map_err(|error| format!("cannot write {}: {error}", unfinished.display()))?;
     Ok(identity)
+}
+
+/// Makes the directory and those above it that are missing; all of them survive power loss.
+fn create_durably(path: &Path) -> Result<(), Error> {
+    let is_missing = |level: &&Path| !level.as_os_str().is_empty() && !level.exists();
+    let missing = path.ancestors().take_while(is_missing).count();
+    std::fs::create_dir_all(path)?;
+    let path = path.canonicalize()?;
+    path.ancestors().skip(1).take(missing).try_for_each(|above| File::open(above)?.sync_all())
 }
 
 /// Unpredictable bytes, for ids and seeds.

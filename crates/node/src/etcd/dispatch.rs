@@ -10,6 +10,7 @@ use super::http_endpoints;
 use super::keyspace_service::KeyspaceService;
 use super::maintenance_service::MaintenanceService;
 use super::refusal;
+use super::reply_budget;
 use super::services::etcdserverpb::cluster_server::ClusterServer;
 use super::services::etcdserverpb::kv_server::KvServer;
 use super::services::etcdserverpb::maintenance_server::MaintenanceServer;
@@ -136,7 +137,7 @@ where
         };
         let meters = Arc::clone(&self.meters);
         Box::pin(async move {
-            let reply = in_etcds_words(reply.await?);
+            let reply = reply_budget::hold(in_etcds_words(reply.await?));
             if let Some(method) = method {
                 meters.handled(method, early_code(reply.headers()));
             }

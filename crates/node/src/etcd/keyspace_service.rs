@@ -6,11 +6,13 @@
 //! (bulkhead).
 
 use super::deadline::Deadline;
-use super::limits::{INLINE_PAIRS, LARGE_READS};
+use super::limits::{INLINE_PAIRS, LARGE_READS, REPLY_BUDGET_BYTES};
 use super::refusal;
+use super::reply_budget::ReplyBudget;
 use super::services::etcdserverpb::kv_server::Kv;
 use crate::NodeHandle;
 use clocks::{GroupId, Term};
+use prost::Message;
 use std::sync::Arc;
 use store::Reader;
 use store::StoreFailure;
@@ -31,11 +33,13 @@ type ReadResult<T> = Result<Result<T, StoreError>, StoreFailure>;
 pub(super) struct KeyspaceService {
     handle: NodeHandle,
     large_reads: Arc<Semaphore>,
+    replies: ReplyBudget,
 }
 
 impl KeyspaceService {
     pub(super) fn new(handle: NodeHandle) -> KeyspaceService {
-        KeyspaceService { handle, large_reads: Arc::new(Semaphore::new(LARGE_READS)) }
+        let large_reads = Arc::new(Semaphore::new(LARGE_READS));
+        KeyspaceService { handle, large_reads, replies: ReplyBudget::new(REPLY_BUDGET_BYTES) }
     }
 
     fn answerer(&self) -> Answerer {
@@ -117,7 +121,9 @@ impl Kv for KeyspaceService {
         let asked = range.clone();
         let size = move |reader: &Reader| ReadSize::of_range(reader, &asked);
         let reply = self.read(size, move |reader| reader.range(&range)).await?;
-        Ok(Response::new(self.answerer().range(self.term(), reply)))
+        let reply = self.answerer().range(self.term(), reply);
+        let bytes = reply.encoded_len();
+        self.replies.admit(reply, bytes)
     }
 
     async fn put(
@@ -160,7 +166,9 @@ impl Kv for KeyspaceService {
                         Ok(reply.map(|reply| (reader.revision(), reply)))
                     })
                     .await?;
-                Ok(Response::new(self.answerer().txn_reply(self.term(), revision, reply)))
+                let reply = self.answerer().txn_reply(self.term(), revision, reply);
+                let bytes = reply.encoded_len();
+                self.replies.admit(reply, bytes)
             }
         }
     }

@@ -44,6 +44,13 @@ pub(super) const INLINE_PAIRS: usize = 128;
 /// Larger ranges are read beside it, at most so many at once per runtime (bulkhead).
 pub(super) const LARGE_READS: usize = 4;
 
+/// Replies from this size on are counted …
+pub(super) const LARGE_REPLY_BYTES: usize = 256 * 1024;
+/// … in units of this size …
+pub(super) const REPLY_UNIT_BYTES: usize = 4 * 1024;
+/// … until clients have taken them, and take at most so much memory per runtime.
+pub(super) const REPLY_BUDGET_BYTES: usize = 512 * 1024 * 1024;
+
 /// Elections in a row without a leader after which streams that require one end (as in etcd).
 pub(super) const LEADERLESS_TICKS: u32 = 3;
 

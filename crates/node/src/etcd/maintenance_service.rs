@@ -7,7 +7,9 @@ use super::services::etcdserverpb::maintenance_server::Maintenance;
 use crate::NodeHandle;
 use clocks::GroupId;
 use replica::NodeStatus;
+use std::sync::Arc;
 use store::KeyspaceHash;
+use tokio::sync::Semaphore;
 use tokio_stream::Empty;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -17,11 +19,12 @@ use wire::etcd::{SERVED_CLUSTER_VERSION, SERVED_VERSION, errors, pb};
 /// Serves the Maintenance calls.
 pub(super) struct MaintenanceService {
     handle: NodeHandle,
+    hashes: Arc<Semaphore>,
 }
 
 impl MaintenanceService {
     pub(super) fn new(handle: NodeHandle) -> MaintenanceService {
-        MaintenanceService { handle }
+        MaintenanceService { handle, hashes: Arc::new(Semaphore::new(1)) }
     }
 
     fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
@@ -44,7 +47,13 @@ impl MaintenanceService {
     /// Hashes walk the whole keyspace, so they run beside the calls.
     async fn hash(&self, revision: i64) -> Result<KeyspaceHash, Status> {
         let handle = self.handle.clone();
-        let read = move || handle.reader(GroupId::KEYSPACE)?.hash_kv(revision);
+        // It reads the whole keyspace: one at a time.
+        let permit = Arc::clone(&self.hashes).acquire_owned().await;
+        let permit = permit.map_err(|_| Status::unavailable("quorate: stopping"))?;
+        let read = move || {
+            let _permit = permit;
+            handle.reader(GroupId::KEYSPACE)?.hash_kv(revision)
+        };
         tokio::task::spawn_blocking(read)
             .await
             .map_err(|error| Status::internal(format!("quorate: a read died: {error}")))?

@@ -21,6 +21,7 @@ mod limits;
 mod maintenance_service;
 mod probe;
 mod refusal;
+mod reply_budget;
 mod services;
 mod watch_service;
 
