@@ -232,5 +232,9 @@ async fn is_ready(address: &str) -> Result<(), String> {
         return Err("it knows no leader".to_owned());
     }
     client.get(b"\0ready").await.map_err(|error| error.to_string())?;
+    let members = client.members().await.map_err(|error| error.to_string())?;
+    if members.iter().any(|member| member.client_ur_ls.is_empty()) {
+        return Err("it has not heard of every member yet".to_owned());
+    }
     Ok(())
 }

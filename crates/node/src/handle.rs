@@ -43,6 +43,8 @@ pub struct Identity {
     pub client_urls: Vec<String>,
     /// Where peers reach it (`host:port`).
     pub peer_address: String,
+    /// The members that the cluster was founded with, as far as settings tell: id and peer address.
+    pub founders: Vec<(NodeId, String)>,
 }
 
 /// The durations that front ends derive theirs from.

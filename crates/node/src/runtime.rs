@@ -393,6 +393,7 @@ fn shared(config: &NodeConfig, addresses: &Addresses, engine: Arc<dyn Engine>) -
             name: config.name.clone(),
             client_urls,
             peer_address,
+            founders: config.cluster.founders(),
         },
         timings: Timings {
             heartbeat_interval: config.heartbeat_interval,

@@ -28,6 +28,13 @@ pub struct ClusterIdentity {
 }
 
 impl ClusterIdentity {
+    /// Every member's id and peer address.
+    #[must_use]
+    pub fn founders(&self) -> Vec<(NodeId, String)> {
+        let addresses = self.members.iter().map(|member| member.address.clone());
+        self.ids.iter().copied().zip(addresses).collect()
+    }
+
     pub(super) fn derive(
         name: &str,
         mut members: Vec<InitialMember>,

@@ -20,11 +20,22 @@ impl ClusterService {
         ClusterService { handle }
     }
 
+    /// Those that have said who they are, and the founders that have yet to: listed without a name
+    /// or client URLs, as etcd lists members that never started.
     fn members(&self) -> Result<Vec<Member>, Status> {
-        self.handle
+        let mut members = self
+            .handle
             .reader(GroupId::CONSISTENT_CORE)
             .and_then(|reader| reader.members())
-            .map_err(|failure| refusal::failed_read(&failure))
+            .map_err(|failure| refusal::failed_read(&failure))?;
+        for (id, address) in &self.handle.identity().founders {
+            if members.iter().all(|member| member.id != *id) {
+                let peer_addresses = vec![address.clone()];
+                members.push(Member { id: *id, peer_addresses, ..Member::default() });
+            }
+        }
+        members.sort_by_key(|member| member.id);
+        Ok(members)
     }
 }
 

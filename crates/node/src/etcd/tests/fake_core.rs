@@ -109,6 +109,10 @@ fn new_handle() -> NodeHandle {
         name: "n1".into(),
         client_urls: vec!["http://127.0.0.1:2379".into()],
         peer_address: "127.0.0.1:2380".into(),
+        founders: vec![
+            (MEMBER, "127.0.0.1:2380".into()),
+            (NodeId(MEMBER.0 + 1), "127.0.0.1:12380".into()),
+        ],
     };
     let timings = Timings {
         heartbeat_interval: Duration::from_millis(10),

@@ -22,6 +22,10 @@ fn the_member_list_says_where_members_are() {
         assert_eq!((member.id, member.name.as_str()), (MEMBER.0, "n1"));
         assert_eq!(member.peer_ur_ls, ["http://127.0.0.1:2380"]);
         assert_eq!(member.client_ur_ls, ["http://127.0.0.1:2379"]);
+        let unstarted = &reply.members[1];
+        assert_eq!((unstarted.id, unstarted.name.as_str()), (MEMBER.0 + 1, ""));
+        assert_eq!(unstarted.peer_ur_ls, ["http://127.0.0.1:12380"]);
+        assert!(unstarted.client_ur_ls.is_empty());
         let refused = client.member_add(pb::MemberAddRequest::default()).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unimplemented);
     });
