@@ -135,14 +135,17 @@ impl Swarm {
     pub(crate) fn draw(seed: Seed) -> Swarm {
         let rng = &mut seed.stream("swarm", 0);
         let nodes = rng.pick(&[3, 3, 3, 4, 5]);
+        let network = draw_network(rng);
+        let very_lossy =
+            network.kind == NetworkKind::Datagram && network.loss >= Chance::percent(10);
         Swarm {
             nodes,
-            network: draw_network(rng),
+            network,
             disk: draw_disk(rng),
             timing: draw_timing(rng),
             sizes: draw_sizes(rng),
             scheduling: draw_scheduling(rng),
-            workload: draw_workload(rng, nodes),
+            workload: draw_workload(rng, nodes, very_lossy),
             faults: draw_faults(rng),
         }
     }
@@ -288,10 +291,12 @@ fn draw_scheduling(rng: &mut Rng) -> Scheduling {
     }
 }
 
-fn draw_workload(rng: &mut Rng, nodes: usize) -> WorkloadProfile {
+fn draw_workload(rng: &mut Rng, nodes: usize, very_lossy: bool) -> WorkloadProfile {
     let clients_per_node = rng.pick(&[6, 8, 10]);
-    // About 350 operations a second while all is well, so that 100 remain under faults.
-    let mean_think = (clients_per_node * nodes) as u64 * SECOND / 350;
+    // So many operations a second while all is well that 100 remain under faults. Where messages
+    // are lost and nobody below repeats them, clients wait longer and have to think less.
+    let rate = if very_lossy { 550 } else { 350 };
+    let mean_think = (clients_per_node * nodes) as u64 * SECOND / rate;
     WorkloadProfile {
         clients_per_node,
         keys: rng.between(10, 25),
