@@ -45,8 +45,10 @@ pub(crate) fn run(options: &FailoverOptions) -> Result<(), Failure> {
     }
     let path = options.data_dir.join("history.jsonl");
     match std::fs::write(&path, report.history.to_lines()) {
-        Ok(()) => println!("the operations are in {}", path.display()),
-        Err(error) => println!("cannot keep the operations in {}: {error}", path.display()),
+        Ok(()) => crate::say(format_args!("the operations are in {}", path.display())),
+        Err(error) => {
+            crate::say(format_args!("cannot keep the operations in {}: {error}", path.display()))
+        }
     }
     Err(Failure::Failed(format!("{} promises were broken", report.complaints.len())))
 }

@@ -9,6 +9,8 @@ mod sim;
 mod start;
 mod status;
 
+use std::fmt::Display;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -22,6 +24,11 @@ enum Failure {
     Usage(String),
     /// It was tried and did not work.
     Failed(String),
+}
+
+/// Prints a line. A reader that has gone away wants no more of them, and that is no failure.
+fn say(line: impl Display) {
+    let _gone = writeln!(std::io::stdout(), "{line}");
 }
 
 fn main() -> ExitCode {

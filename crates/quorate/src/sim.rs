@@ -36,10 +36,10 @@ pub(crate) fn run(options: &SimOptions) -> Result<(), Failure> {
     each_report(seeds, jobs, |report, repeated| {
         totals.add(report);
         if single || report.violation.is_some() {
-            println!("{report}");
+            crate::say(report);
         }
         if repeated.is_some_and(|trace| trace != report.trace_hash) {
-            println!("seed {}: a second run took another course", report.seed);
+            crate::say(format_args!("seed {}: a second run took another course", report.seed));
             differing.push(report.seed);
         }
         if totals.seeds.is_multiple_of(PROGRESS_EVERY) {
@@ -47,7 +47,7 @@ pub(crate) fn run(options: &SimOptions) -> Result<(), Failure> {
         }
     });
     totals.failed.sort_unstable();
-    println!("{totals}");
+    crate::say(&totals);
     if let Some(first) = totals.failed.first().or(differing.first()) {
         return Err(Failure::Failed(format!("to see it again: quorate sim --seed {first}")));
     }

@@ -9,9 +9,9 @@ use crate::arguments::StatusOptions;
 pub(crate) fn run(options: &StatusOptions) -> Result<(), Failure> {
     let report = crate::on_one_thread(status_report::collect(&options.endpoints))?;
     if options.json {
-        println!("{}", report.to_json());
+        crate::say(report.to_json());
     } else {
-        print!("{report}");
+        crate::say(report.to_string().trim_end());
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What is asked wrongly is refused in one plain sentence, with exit code 2, before anything is
 //! done.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn quorate(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
@@ -81,4 +81,14 @@ fn nobody_to_ask_is_a_failure_not_a_wrong_question() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("127.0.0.1:1"), "{said}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    command.args(["sim", "--seed", "3"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut sim = command.spawn().expect("the binary runs");
+    drop(sim.stdout.take());
+    let output = sim.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
