@@ -48,7 +48,7 @@ const GROUPS: [(GroupId, MachineKind); 2] = [
     (GroupId::KEYSPACE, MachineKind::Keyspace),
 ];
 /// Highest feature level that this build speaks.
-const FEATURE_LEVEL: u32 = 1;
+const FEATURE_LEVEL: u32 = 2;
 /// How far apart the rates of two monotonic clocks may be; crystals show a tenth of it.
 const CLOCK_BOUND: ClockBound = ClockBound { drift_ppm: 500 };
 /// Requests of front ends that wait for the log machine, and their bytes.
@@ -123,7 +123,7 @@ impl Node {
 
         let applier = Applier::open(&core, Arc::clone(&engine))?;
         let applied = applier.applied()?;
-        for (group, applied) in &applied {
+        for (group, applied) in &applied.groups {
             let progress = shared.progress_of(*group);
             progress.applied.store(applied.position.index, std::sync::atomic::Ordering::Release);
         }

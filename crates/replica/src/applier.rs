@@ -8,8 +8,8 @@
 
 use crate::persistence;
 use crate::{
-    ApplierEffect, ApplierEvent, CoreConfig, LogEvent, ReplicaLimits, Reply, RequestError,
-    RequestId,
+    AppliedState, ApplierEffect, ApplierEvent, CoreConfig, LogEvent, ReplicaLimits, Reply,
+    RequestError, RequestId,
 };
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, NodeId};
@@ -67,7 +67,8 @@ impl Applier {
     /// Opens every group's state machine on `engine`.
     ///
     /// # Errors
-    /// A plain sentence: the engine failed, or its format is unknown.
+    /// A plain sentence: the engine failed, or its format is unknown, or this build does not speak
+    /// what the cluster writes.
     pub fn open(config: &CoreConfig, engine: Arc<dyn Engine>) -> Result<Applier, String> {
         let mut groups = BTreeMap::new();
         for &(group, kind) in &config.groups {
@@ -82,6 +83,9 @@ impl Applier {
                 compacted: 0,
             };
             groups.insert(group, group_state);
+        }
+        if let Some(core) = groups.get(&GroupId::CONSISTENT_CORE) {
+            check_spoken(core.machine.feature_level(), config.feature_level)?;
         }
         Ok(Applier {
             node: config.node,
@@ -101,13 +105,16 @@ impl Applier {
     ///
     /// # Errors
     /// A plain sentence: the state was written by another version.
-    pub fn applied(&self) -> Result<BTreeMap<GroupId, Applied>, String> {
+    pub fn applied(&self) -> Result<AppliedState, String> {
         let state = |(&group, state): (&GroupId, &Group)| {
             let membership = self.membership(state.machine.membership().as_ref());
             let membership = membership.map_err(|failure| failure.to_string())?;
             Ok((group, Applied { position: state.machine.applied(), membership }))
         };
-        self.groups.iter().map(state).collect()
+        let groups = self.groups.iter().map(state).collect::<Result<_, String>>()?;
+        let core = self.groups.get(&GroupId::CONSISTENT_CORE);
+        let feature_level = core.map_or(0, |core| core.machine.feature_level());
+        Ok(AppliedState { groups, feature_level })
     }
 
     /// The members that a state names; the founders, if no entry has named any yet.
@@ -304,20 +311,15 @@ impl Applier {
     fn check_feature_level(&mut self) -> Result<(), StoreFailure> {
         let reader = self.reader(GroupId::CONSISTENT_CORE);
         let level = reader.feature_level();
-        if level > self.feature_level {
-            let ours = self.feature_level;
-            self.fatal(format!(
-                "the cluster writes feature level {level} and this build speaks up to {ours}: \
-                 start a newer quorate"
-            ));
+        if let Err(sentence) = check_spoken(level, self.feature_level) {
+            self.fatal(sentence);
             return Ok(());
         }
         let members = reader.members()?;
         let known = members.len() == self.initial_membership.len();
-        let possible = members.iter().map(|member| member.feature_level).min().unwrap_or(0);
-        if known && possible > level {
-            self.tell_log(LogEvent::FeatureLevelPossible(possible));
-        }
+        let spoken = members.iter().map(|member| member.feature_level).min().unwrap_or(0);
+        let possible = if known { spoken.max(level) } else { level };
+        self.tell_log(LogEvent::FeatureLevel { level, possible });
         Ok(())
     }
 }
@@ -466,6 +468,17 @@ impl Applier {
         self.want_idle();
         Ok(())
     }
+}
+
+/// Whether a build that speaks up to `ours` may be part of a cluster that writes `level`.
+fn check_spoken(level: u32, ours: u32) -> Result<(), String> {
+    if level <= ours {
+        return Ok(());
+    }
+    Err(format!(
+        "the cluster writes feature level {level} and this build speaks up to {ours}: start a \
+         newer quorate"
+    ))
 }
 
 fn to_apply(entry: Entry) -> ToApply {

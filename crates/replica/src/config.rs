@@ -2,6 +2,8 @@
 
 use crate::ReplicaLimits;
 use clocks::{ClockBound, GroupId, NodeId};
+use consensus::Applied;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use store::command::Member;
 use store::{MachineKind, StoreLimits};
@@ -38,6 +40,15 @@ pub struct CoreConfig {
     /// The core itself.
     pub limits: ReplicaLimits,
     /// Highest feature level that this build speaks.
+    pub feature_level: u32,
+}
+
+/// What the state machines hold when a process starts: the log machine goes on from there.
+#[derive(Clone, Debug, Default)]
+pub struct AppliedState {
+    /// Applied position and membership of every group.
+    pub groups: BTreeMap<GroupId, Applied>,
+    /// What the consistent core allows to be written.
     pub feature_level: u32,
 }
 

@@ -97,8 +97,13 @@ pub enum LogEvent {
         /// Which part.
         chunk: u64,
     },
-    /// From the applier: every member of the consistent core speaks this feature level.
-    FeatureLevelPossible(u32),
+    /// From the applier: what the consistent core says of feature levels.
+    FeatureLevel {
+        /// Formats and commands up to this level may be written.
+        level: u32,
+        /// Every member speaks this one, at least `level`.
+        possible: u32,
+    },
 }
 
 /// Output of the log machine.

@@ -20,7 +20,7 @@ mod single_socket_channel;
 mod singular_update_queue;
 
 pub use applier::Applier;
-pub use config::{CoreConfig, ReplicationWindow};
+pub use config::{AppliedState, CoreConfig, ReplicationWindow};
 pub use event::{ApplierEffect, ApplierEvent, LogEffect, LogEvent};
 pub use limits::{COMMAND_BYTES, ReplicaLimits};
 pub use request::{Ask, GroupStatus, NodeStatus, Reply, Request, RequestError, RequestId};

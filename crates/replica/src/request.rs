@@ -54,6 +54,8 @@ pub enum RequestError {
     Overloaded,
     /// Free disk space is below the reserve at some member: nothing was proposed.
     NoSpace,
+    /// A member of an older build would not understand it: nothing was proposed; upgrade them all.
+    NotCapable,
     /// The deadline passed. A write may still take effect, or have done so: outcome unknown.
     TimedOut,
     /// The outcome was overtaken by a snapshot: it took effect, with a reply nobody kept (or may
@@ -69,6 +71,9 @@ impl fmt::Display for RequestError {
             RequestError::Refused(error) => write!(f, "refused: {error:?}"),
             RequestError::Overloaded => f.write_str("too many requests wait; retry later"),
             RequestError::NoSpace => f.write_str("a member is short of disk space; free some"),
+            RequestError::NotCapable => {
+                f.write_str("a member runs an older build that does not know this; upgrade it")
+            }
             RequestError::TimedOut => f.write_str("timed out; a write may still take effect"),
             RequestError::OutcomeUnknown => {
                 f.write_str("may have taken effect; its reply was lost")

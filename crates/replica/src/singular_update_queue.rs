@@ -14,12 +14,12 @@ mod disk_space;
 use crate::follower_reads::WaitingRead;
 use crate::group_log::{GroupLog, ReadAsker};
 use crate::{
-    ApplierEvent, Ask, COMMAND_BYTES, CoreConfig, LogEffect, LogEvent, NodeStatus, PeerMessage,
-    ReplicaLimits, Reply, Request, RequestError, RequestId, log_replay, persistence,
+    AppliedState, ApplierEvent, Ask, COMMAND_BYTES, CoreConfig, LogEffect, LogEvent, NodeStatus,
+    PeerMessage, ReplicaLimits, Reply, Request, RequestError, RequestId, log_replay, persistence,
 };
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, WallTime};
-use consensus::{Applied, Committed, Effect, HeartbeatCoalescer, Persist, PersistToken, ReadToken};
+use consensus::{Committed, Effect, HeartbeatCoalescer, Persist, PersistToken, ReadToken};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use store::command::{Command, Envelope, SessionId};
 use wal::{
@@ -64,6 +64,8 @@ pub struct LogMachine {
     peers: BTreeSet<NodeId>,
     /// Groups that lost part of their log and have not learnt it anew yet.
     damaged: BTreeSet<GroupId>,
+    /// What the consistent core allows to be written, as applied here.
+    feature_level: u32,
     incarnation: u64,
     stopped: bool,
 }
@@ -76,7 +78,7 @@ impl LogMachine {
     pub fn recover(
         config: &CoreConfig,
         disk: &mut dyn Disk,
-        applied: &BTreeMap<GroupId, Applied>,
+        applied: &AppliedState,
         now: Monotonic,
         seed: u64,
     ) -> Result<LogMachine, String> {
@@ -86,7 +88,7 @@ impl LogMachine {
             Some(_) => config.groups.iter().map(|&(group, _)| group).collect(),
             None => BTreeSet::new(),
         };
-        let recovered = log_replay::replay(config, &mut wal, disk, found, applied)?;
+        let recovered = log_replay::replay(config, &mut wal, disk, found, &applied.groups)?;
         let mut groups = BTreeMap::new();
         for (ordinal, (group, recovered)) in (0u64..).zip(recovered) {
             let seed = seed ^ ordinal.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -107,6 +109,7 @@ impl LogMachine {
             next_condition: now,
             peers: BTreeSet::new(),
             damaged,
+            feature_level: applied.feature_level,
             incarnation,
             stopped: false,
         };
@@ -160,7 +163,7 @@ impl LogMachine {
             }
             LogEvent::Session { group, session, open } => self.on_session(group, session, open),
             LogEvent::Flushed { group, position } => self.on_flushed(group, position),
-            LogEvent::FeatureLevelPossible(level) => self.on_feature_level_possible(level),
+            LogEvent::FeatureLevel { level, possible } => self.on_feature_level(level, possible),
             LogEvent::Applied { group, index, weight, answered, hashes } => {
                 self.on_applied(group, index, weight, &answered, hashes);
             }
@@ -279,6 +282,9 @@ impl LogMachine {
         command: Command,
         deadline: Monotonic,
     ) -> Result<(), RequestError> {
+        if command.feature_level() > self.level_to_write() {
+            return Err(RequestError::NotCapable);
+        }
         if !self.has_space_for(group, &command) {
             return Err(RequestError::NoSpace);
         }
@@ -307,11 +313,21 @@ impl LogMachine {
             .expect("an empty waiting list of the consistent core takes a first request");
     }
 
-    fn on_feature_level_possible(&mut self, level: u32) {
+    /// Level 1 is what every build speaks; the founders' first commands come before the consistent
+    /// core has heard of them all.
+    fn level_to_write(&self) -> u32 {
+        self.feature_level.max(1)
+    }
+
+    fn on_feature_level(&mut self, level: u32, possible: u32) {
+        self.feature_level = level;
+        if possible <= level {
+            return;
+        }
         let us = self.config.node;
         let leads = |log: &GroupLog| log.raft.leader() == Some(us);
         if self.groups.get(&GroupId::CONSISTENT_CORE).is_some_and(leads) {
-            let command = Command::RaiseFeatureLevel { level };
+            let command = Command::RaiseFeatureLevel { level: possible };
             // Refused for lack of room: the next registration proposes it again.
             let never = Monotonic(u64::MAX);
             let _ = self.admit_write(GroupId::CONSISTENT_CORE, None, command, never);
@@ -474,8 +490,10 @@ impl LogMachine {
         }
         let Ok(asked) = Envelope::decode(command.clone()) else { return false };
         let fits = self.has_space_for(group, &asked.command);
-        *refused |= !fits;
-        fits && asked.session.member == from
+        // This member may be the last to hear of a new level.
+        let spoken = asked.command.feature_level() <= self.level_to_write();
+        *refused |= !fits || !spoken;
+        fits && spoken && asked.session.member == from
     }
 
     fn on_read_index(&mut self, from: NodeId, group: GroupId, round: u64, now: Monotonic) {

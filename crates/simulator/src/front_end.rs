@@ -194,7 +194,7 @@ impl World {
                 }
                 self.give_up(index, &Ending::Failed);
             }
-            RequestError::Overloaded | RequestError::NoSpace => {
+            RequestError::Overloaded | RequestError::NoSpace | RequestError::NotCapable => {
                 self.give_up(index, &Ending::Failed);
             }
             RequestError::TimedOut | RequestError::OutcomeUnknown | RequestError::Stopping => {

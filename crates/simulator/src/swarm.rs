@@ -174,7 +174,7 @@ impl Swarm {
             peer_addresses: vec![format!("n{slot}:2380")],
             client_urls: vec![format!("http://n{slot}:2379")],
             directory_id: 1 + slot as u128,
-            feature_level: 1,
+            feature_level: 2,
         };
         CoreConfig {
             node,
@@ -219,7 +219,7 @@ impl Swarm {
                 open_snapshots: sizes.open_snapshots,
                 ..ReplicaLimits::default()
             },
-            feature_level: 1,
+            feature_level: 2,
         }
     }
 }

@@ -57,6 +57,21 @@ pub enum Command {
 }
 
 impl Command {
+    /// The feature level from which members understand it: below that level of the cluster it must
+    /// not be proposed, since a member of an older build could not apply it.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        match self {
+            Command::OpenSession
+            | Command::Put(_)
+            | Command::DeleteRange(_)
+            | Command::Txn(_)
+            | Command::Compact { .. }
+            | Command::RegisterMember(_)
+            | Command::RaiseFeatureLevel { .. } => 1,
+        }
+    }
+
     /// Whether it may make a keyspace grow, so that it has to wait while disk space is short. What
     /// makes room again must not.
     #[must_use]

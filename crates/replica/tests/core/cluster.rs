@@ -91,7 +91,7 @@ pub(crate) fn config(node: NodeId, size: u64, limits: ReplicaLimits) -> CoreConf
             id: node,
             name: format!("n{node}"),
             directory_id: u128::from(node.0),
-            feature_level: 1,
+            feature_level: 2,
             ..Member::default()
         },
         heartbeat_interval: Duration::from_millis(100),
@@ -103,7 +103,7 @@ pub(crate) fn config(node: NodeId, size: u64, limits: ReplicaLimits) -> CoreConf
         wal: WalConfig::default(),
         store: StoreLimits::default(),
         limits,
-        feature_level: 1,
+        feature_level: 2,
     }
 }
 

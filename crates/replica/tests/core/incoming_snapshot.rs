@@ -6,10 +6,9 @@ use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, Term, WallTime};
 use consensus::{Body, Entry, Membership, Message, Payload};
 use replica::{
-    Applier, ApplierEffect, ApplierEvent, CoreConfig, LogEffect, LogEvent, LogMachine, PeerMessage,
-    ReplicaLimits, ReplicationWindow,
+    AppliedState, Applier, ApplierEffect, ApplierEvent, CoreConfig, LogEffect, LogEvent,
+    LogMachine, PeerMessage, ReplicaLimits, ReplicationWindow,
 };
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::MemEngine;
 use wal::{Disk, DiskCompletion, DiskError, DiskOp, DiskToken, FileInfo};
@@ -60,7 +59,8 @@ impl Follower {
         let window = ReplicationWindow { cache_bytes: 0, ..ReplicationWindow::default() };
         let config = CoreConfig { window, ..config(US, 3, ReplicaLimits::default()) };
         let mut disk = SlowReader::default();
-        let log = LogMachine::recover(&config, &mut disk, &BTreeMap::new(), NOW, 1).unwrap();
+        let log =
+            LogMachine::recover(&config, &mut disk, &AppliedState::default(), NOW, 1).unwrap();
         let mut follower = Follower { log, disk, handed: Vec::new(), chunks: Vec::new() };
         follower.settle();
         follower

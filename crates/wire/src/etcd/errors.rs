@@ -192,6 +192,7 @@ impl From<RequestError> for ProtocolError {
             RequestError::Refused(error) => error.into(),
             RequestError::Overloaded => TOO_MANY_REQUESTS,
             RequestError::NoSpace => NO_SPACE,
+            RequestError::NotCapable => NOT_CAPABLE,
             RequestError::TimedOut => TIMEOUT,
             // Its outcome is unknown to the client, as if the connection had been lost.
             RequestError::OutcomeUnknown => TIMEOUT_CONNECTION_LOST,
