@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use store::command::Command;
+use store::command::{Caller, Command};
 use store::range::Revision;
 use store::reply::Outcome;
 use store::{Engine, Reader, StoreFailure};
@@ -96,8 +96,23 @@ impl NodeHandle {
         command: Command,
         timeout: Duration,
     ) -> Result<Outcome, RequestError> {
-        let weight = command.weight();
-        match self.ask(group, Ask::Write(command), weight, timeout).await? {
+        self.write_as(None, group, command, timeout).await
+    }
+
+    /// As [`NodeHandle::write`], on behalf of `caller`. While authentication is on, the keyspace
+    /// refuses whatever comes on nobody's behalf.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_as(
+        &self,
+        caller: Option<Caller>,
+        group: GroupId,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<Outcome, RequestError> {
+        let weight = command.weight() + caller.as_ref().map_or(0, Caller::weight);
+        match self.ask(caller, group, Ask::Write(command), weight, timeout).await? {
             Reply::Written(outcome) => Ok(outcome),
             Reply::ReadReady | Reply::Status(_) => unreachable!("a write is answered as one"),
         }
@@ -113,7 +128,7 @@ impl NodeHandle {
         group: GroupId,
         timeout: Duration,
     ) -> Result<(), RequestError> {
-        self.ask(group, Ask::ReadBarrier, 0, timeout).await.map(|_| ())
+        self.ask(None, group, Ask::ReadBarrier, 0, timeout).await.map(|_| ())
     }
 
     /// Returns once this member stores nothing of the keyspace that was superseded at or before
@@ -140,7 +155,7 @@ impl NodeHandle {
     /// # Errors
     /// See [`RequestError`].
     pub async fn status(&self, timeout: Duration) -> Result<NodeStatus, RequestError> {
-        match self.ask(GroupId::CONSISTENT_CORE, Ask::Status, 0, timeout).await? {
+        match self.ask(None, GroupId::CONSISTENT_CORE, Ask::Status, 0, timeout).await? {
             Reply::Status(status) => Ok(status),
             Reply::ReadReady | Reply::Written(_) => unreachable!("a status is answered as one"),
         }
@@ -148,6 +163,7 @@ impl NodeHandle {
 
     async fn ask(
         &self,
+        caller: Option<Caller>,
         group: GroupId,
         ask: Ask,
         weight: usize,
@@ -156,8 +172,8 @@ impl NodeHandle {
         let shared = &*self.shared;
         shared.meters.requests.increment();
         let mut pending = shared.replies.register();
-        let request =
-            Request { id: pending.request(), group, deadline: monotonic_now().after(timeout), ask };
+        let deadline = monotonic_now().after(timeout);
+        let request = Request { id: pending.request(), group, deadline, caller, ask };
         let result = match shared.log.offer(LogEvent::Request(request).into(), weight) {
             Ok(()) => tokio::time::timeout(timeout.saturating_add(ANSWER_GRACE), pending.answer())
                 .await

@@ -3,7 +3,7 @@
 use clocks::{GroupId, Monotonic, NodeId, Term};
 use consensus::Role;
 use std::fmt;
-use store::command::Command;
+use store::command::{Caller, Command};
 use store::reply::{Outcome, StoreError};
 
 /// Names a request of a front end; chosen by the host, unique while the process lives.
@@ -19,6 +19,8 @@ pub struct Request {
     pub group: GroupId,
     /// When the caller stops waiting.
     pub deadline: Monotonic,
+    /// On whose behalf a write is; see [`Caller`].
+    pub caller: Option<Caller>,
     /// What is wanted.
     pub ask: Ask,
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use clocks::{Monotonic, NodeId, Term, WallTime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use store::command::{Command, Envelope, SessionId};
+use store::command::{Caller, Command, Envelope, SessionId};
 
 /// Incarnations of one process are numbered within its log's incarnation.
 const SESSIONS_PER_PROCESS_BITS: u32 = 16;
@@ -21,6 +21,7 @@ const SESSIONS_PER_PROCESS_BITS: u32 = 16;
 struct Waiting {
     /// Nobody, for requests of the core itself.
     request: Option<RequestId>,
+    caller: Option<Caller>,
     command: Command,
     deadline: Monotonic,
     bytes: usize,
@@ -107,10 +108,11 @@ impl RequestWaitingList {
     pub(crate) fn admit(
         &mut self,
         request: Option<RequestId>,
+        caller: Option<Caller>,
         command: Command,
         deadline: Monotonic,
     ) -> Result<u64, RequestError> {
-        let bytes = command.weight();
+        let bytes = command.weight() + caller.as_ref().map_or(0, Caller::weight);
         if self.waiting.len() >= self.max_requests || self.bytes + bytes > self.max_bytes {
             return Err(RequestError::Overloaded);
         }
@@ -119,7 +121,7 @@ impl RequestWaitingList {
         self.bytes += bytes;
         self.deadlines.insert((deadline, sequence));
         self.unsent.insert(sequence);
-        self.waiting.insert(sequence, Waiting { request, command, deadline, bytes });
+        self.waiting.insert(sequence, Waiting { request, caller, command, deadline, bytes });
         Ok(sequence)
     }
 
@@ -267,6 +269,7 @@ impl RequestWaitingList {
             sequence: 0,
             answered_below: 0,
             advisory_time_ms: wall.0,
+            caller: None,
             command: Command::OpenSession,
         };
         vec![envelope.encode()]
@@ -295,12 +298,14 @@ impl RequestWaitingList {
 
     fn envelope(&self, sequence: u64, wall: WallTime) -> Bytes {
         let (&oldest, _) = self.waiting.first_key_value().expect("the unsent wait");
+        let waiting = &self.waiting[&sequence];
         Envelope {
             session: self.session,
             sequence,
             answered_below: oldest,
             advisory_time_ms: wall.0,
-            command: self.waiting[&sequence].command.clone(),
+            caller: waiting.caller.clone(),
+            command: waiting.command.clone(),
         }
         .encode()
     }
@@ -332,7 +337,7 @@ mod tests {
     }
 
     fn open(list: &mut RequestWaitingList) {
-        list.admit(None, command(), FOREVER).unwrap();
+        list.admit(None, None, command(), FOREVER).unwrap();
         assert_eq!(sent(list, FIRST, 0), [0], "first of all the session is opened");
         list.on_session(list.session(), true);
     }
@@ -346,7 +351,7 @@ mod tests {
     fn a_write_is_sent_once_to_each_leadership_until_it_is_answered() {
         let mut list = list();
         open(&mut list);
-        list.admit(None, command(), FOREVER).unwrap();
+        list.admit(None, None, command(), FOREVER).unwrap();
         assert_eq!(sent(&mut list, FIRST, 1), [1, 2]);
         assert_eq!(sent(&mut list, FIRST, 2), []);
         list.remove(1);
@@ -359,7 +364,7 @@ mod tests {
         open(&mut list);
         let retry = ReplicaLimits::default().forward_retry.as_nanos() as u64;
         assert_eq!(sent(&mut list, FIRST, 1), [1]);
-        list.admit(None, command(), FOREVER).unwrap();
+        list.admit(None, None, command(), FOREVER).unwrap();
         assert_eq!(sent(&mut list, FIRST, retry), [2]);
         assert_eq!(sent(&mut list, FIRST, retry + 1), [1]);
         assert_eq!(sent(&mut list, FIRST, 2 * retry + 1), [1, 2]);
@@ -369,7 +374,7 @@ mod tests {
     fn what_this_node_proposed_itself_is_not_repeated() {
         let mut list = list();
         let own = Leadership { leader: US, term: Term(1) };
-        list.admit(None, command(), FOREVER).unwrap();
+        list.admit(None, None, command(), FOREVER).unwrap();
         assert_eq!(sent(&mut list, own, 0), [0]);
         list.on_session(list.session(), true);
         assert_eq!(sent(&mut list, own, 1), [1]);
@@ -381,16 +386,16 @@ mod tests {
     fn what_was_proposed_before_the_log_was_full_is_not_proposed_again() {
         let mut list = list();
         let own = Leadership { leader: US, term: Term(1) };
-        list.admit(None, command(), FOREVER).unwrap();
+        list.admit(None, None, command(), FOREVER).unwrap();
         assert_eq!(sent(&mut list, own, 0), [0]);
         list.put_back();
         assert_eq!(sent(&mut list, own, 0), [0], "the opening is tried again");
         list.on_session(list.session(), true);
-        list.admit(None, command(), FOREVER).unwrap();
+        list.admit(None, None, command(), FOREVER).unwrap();
         assert_eq!(list.take_unsent(own, US, Monotonic(1), WALL, 1).len(), 1);
         assert_eq!(sent(&mut list, own, 1), [2]);
         list.put_back();
-        list.admit(None, command(), FOREVER).unwrap();
+        list.admit(None, None, command(), FOREVER).unwrap();
         assert_eq!(sent(&mut list, own, 2), [2, 3]);
     }
 
@@ -414,7 +419,7 @@ mod tests {
     fn envelopes_tell_below_which_sequence_everything_is_answered() {
         let mut list = list();
         open(&mut list);
-        list.admit(None, command(), FOREVER).unwrap();
+        list.admit(None, None, command(), FOREVER).unwrap();
         list.remove(1);
         let batch = list.take_unsent(FIRST, US, Monotonic(1), WALL, 1 << 20);
         assert_eq!(Envelope::decode(batch[0].clone()).unwrap().answered_below, 2);
@@ -436,9 +441,9 @@ mod tests {
         let mut list = list();
         open(&mut list);
         for deadline in [5, 6, 7] {
-            list.admit(Some(RequestId(deadline)), command(), Monotonic(deadline)).unwrap();
+            list.admit(Some(RequestId(deadline)), None, command(), Monotonic(deadline)).unwrap();
         }
-        assert_eq!(list.admit(None, command(), FOREVER), Err(RequestError::Overloaded));
+        assert_eq!(list.admit(None, None, command(), FOREVER), Err(RequestError::Overloaded));
         let expired: Vec<_> = list.expire(Monotonic(6)).iter().map(|one| one.sequence).collect();
         assert_eq!(expired, [2, 3]);
         assert_eq!(list.len(), 2);
@@ -449,7 +454,7 @@ mod tests {
     fn a_batch_is_bounded_in_bytes_and_never_empty() {
         let mut list = list();
         open(&mut list);
-        list.admit(None, command(), FOREVER).unwrap();
+        list.admit(None, None, command(), FOREVER).unwrap();
         let one = list.take_unsent(FIRST, US, Monotonic(1), WALL, 1);
         assert_eq!(one.len(), 1);
         assert_eq!(sent(&mut list, FIRST, 1), [2]);

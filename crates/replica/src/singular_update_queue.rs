@@ -21,7 +21,7 @@ use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, WallTime};
 use consensus::{Committed, Effect, HeartbeatCoalescer, Persist, PersistToken, ReadToken};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use store::command::{Command, Envelope, SessionId};
+use store::command::{Caller, Command, Envelope, SessionId};
 use wal::{
     AppendToken, Disk, DiskCompletion, EntryRecord, Record, Recovered, Wal, WalError, WalEvent,
 };
@@ -248,7 +248,7 @@ fn open_log(config: &CoreConfig, disk: &mut dyn Disk) -> Result<(Wal, Recovered)
 /// Requests of this node.
 impl LogMachine {
     fn on_request(&mut self, request: Request, now: Monotonic) {
-        let Request { id, group, deadline, ask } = request;
+        let Request { id, group, deadline, caller, ask } = request;
         if deadline <= now {
             return self.reply(id, Err(RequestError::TimedOut));
         }
@@ -268,7 +268,7 @@ impl LogMachine {
                 }
             }
             Ask::Write(command) => {
-                if let Err(error) = self.admit_write(group, Some(id), command, deadline) {
+                if let Err(error) = self.admit_write(group, Some(id), caller, command, deadline) {
                     self.reply(id, Err(error));
                 }
             }
@@ -279,6 +279,7 @@ impl LogMachine {
         &mut self,
         group: GroupId,
         request: Option<RequestId>,
+        caller: Option<Caller>,
         command: Command,
         deadline: Monotonic,
     ) -> Result<(), RequestError> {
@@ -291,7 +292,7 @@ impl LogMachine {
         let Some(log) = self.groups.get_mut(&group) else {
             return Err(RequestError::Refused(store::reply::StoreError::WrongGroup));
         };
-        let sequence = log.waiting.admit(request, command, deadline)?;
+        let sequence = log.waiting.admit(request, caller, command, deadline)?;
         let session = log.waiting.session();
         let expect = ApplierEvent::Expect { group, session, sequence, request };
         self.effects.push_back(LogEffect::Applier(expect));
@@ -309,7 +310,7 @@ impl LogMachine {
     fn register(&mut self) {
         let command = Command::RegisterMember(self.config.member.clone());
         let never = Monotonic(u64::MAX);
-        self.admit_write(GroupId::CONSISTENT_CORE, None, command, never)
+        self.admit_write(GroupId::CONSISTENT_CORE, None, None, command, never)
             .expect("an empty waiting list of the consistent core takes a first request");
     }
 
@@ -330,7 +331,7 @@ impl LogMachine {
             let command = Command::RaiseFeatureLevel { level: possible };
             // Refused for lack of room: the next registration proposes it again.
             let never = Monotonic(u64::MAX);
-            let _ = self.admit_write(GroupId::CONSISTENT_CORE, None, command, never);
+            let _ = self.admit_write(GroupId::CONSISTENT_CORE, None, None, command, never);
         }
     }
 

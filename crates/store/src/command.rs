@@ -27,8 +27,39 @@ pub struct Envelope {
     pub answered_below: u64,
     /// Wall time at the proposer in milliseconds; advisory, never a version.
     pub advisory_time_ms: u64,
+    /// On whose behalf; nobody's while users are not asked who they are.
+    pub caller: Option<Caller>,
     /// What to do.
     pub command: Command,
+}
+
+/// On whose behalf a command is proposed. What they may do is decided where it is applied, by the
+/// users and roles of that very place in the log. Understood from feature level 2 on, like the
+/// command that turns authentication on; before that there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A user, as a member has made sure.
+    User {
+        /// Their name.
+        name: String,
+        /// The auth revision at which they proved who they are: later changes of the user (a new
+        /// password, a namesake after a deletion) make it worthless.
+        revision: u64,
+    },
+    /// The cluster, for its own upkeep: never on behalf of a client.
+    Cluster,
+}
+
+impl Caller {
+    /// About how many bytes it takes in memory and when encoded.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const FIXED: usize = 16;
+        match self {
+            Caller::User { name, .. } => FIXED + name.len(),
+            Caller::Cluster => FIXED,
+        }
+    }
 }
 
 /// What to do.

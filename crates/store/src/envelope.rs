@@ -6,10 +6,13 @@
 //! and values are slices of the input, not copies.
 
 use crate::command::{
-    Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, Member, Put, SessionId,
-    Txn, TxnOp,
+    Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, Member, Put,
+    SessionId, Txn, TxnOp,
 };
-use crate::limits::{ENVELOPE_VERSION, MEMBER_ADDRESSES_MAX, TXN_DEPTH_MAX, TXN_ITEMS_MAX};
+use crate::limits::{
+    ENVELOPE_VERSION, ENVELOPE_VERSION_WITH_CALLER, MEMBER_ADDRESSES_MAX, TXN_DEPTH_MAX,
+    TXN_ITEMS_MAX,
+};
 use crate::range::{KeyRange, Projection, Range, SortOrder, SortTarget};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use clocks::NodeId;
@@ -35,13 +38,21 @@ impl Envelope {
     /// If a field is longer than 4 GiB.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(64 + self.command.weight());
-        out.put_u8(ENVELOPE_VERSION);
+        let mut out = BytesMut::with_capacity(
+            64 + self.caller.as_ref().map_or(0, Caller::weight) + self.command.weight(),
+        );
+        out.put_u8(match self.caller {
+            None => ENVELOPE_VERSION,
+            Some(_) => ENVELOPE_VERSION_WITH_CALLER,
+        });
         out.put_u64(self.session.member.0);
         out.put_u64(self.session.incarnation);
         out.put_u64(self.sequence);
         out.put_u64(self.answered_below);
         out.put_u64(self.advisory_time_ms);
+        if let Some(caller) = &self.caller {
+            put_caller(&mut out, caller);
+        }
         put_command(&mut out, &self.command);
         out.freeze()
     }
@@ -52,15 +63,18 @@ impl Envelope {
     /// If these are not the bytes of an envelope of a known version.
     pub fn decode(mut bytes: Bytes) -> Result<Envelope, DecodeError> {
         let input = &mut bytes;
-        if get_u8(input)? != ENVELOPE_VERSION {
-            return Err(DecodeError("its version is unknown"));
-        }
+        let has_caller = match get_u8(input)? {
+            ENVELOPE_VERSION => false,
+            ENVELOPE_VERSION_WITH_CALLER => true,
+            _ => return Err(DecodeError("its version is unknown")),
+        };
         let session = SessionId { member: NodeId(get_u64(input)?), incarnation: get_u64(input)? };
         let envelope = Envelope {
             session,
             sequence: get_u64(input)?,
             answered_below: get_u64(input)?,
             advisory_time_ms: get_u64(input)?,
+            caller: has_caller.then(|| get_caller(input)).transpose()?,
             command: get_command(input)?,
         };
         if bytes.has_remaining() {
@@ -130,6 +144,28 @@ const COMPACT: u8 = 5;
 const REGISTER_MEMBER: u8 = 6;
 const RAISE_FEATURE_LEVEL: u8 = 7;
 const RANGE: u8 = 8;
+
+const CALLER_USER: u8 = 1;
+const CALLER_CLUSTER: u8 = 2;
+
+fn put_caller(out: &mut BytesMut, caller: &Caller) {
+    match caller {
+        Caller::User { name, revision } => {
+            out.put_u8(CALLER_USER);
+            put_bytes(out, name.as_bytes());
+            out.put_u64(*revision);
+        }
+        Caller::Cluster => out.put_u8(CALLER_CLUSTER),
+    }
+}
+
+fn get_caller(input: &mut Bytes) -> Result<Caller, DecodeError> {
+    match get_u8(input)? {
+        CALLER_USER => Ok(Caller::User { name: get_string(input)?, revision: get_u64(input)? }),
+        CALLER_CLUSTER => Ok(Caller::Cluster),
+        _ => Err(DecodeError("a kind of caller is unknown")),
+    }
+}
 
 fn put_command(out: &mut BytesMut, command: &Command) {
     match command {

@@ -4,6 +4,8 @@
 pub const STATE_FORMAT: u16 = 1;
 /// Version of the envelope that carries a command (docs/formats.md, Commands).
 pub const ENVELOPE_VERSION: u8 = 1;
+/// Version of the envelope that also says on whose behalf.
+pub const ENVELOPE_VERSION_WITH_CALLER: u8 = 2;
 /// Version of the chunks of a snapshot (docs/formats.md, State).
 pub const SNAPSHOT_VERSION: u8 = 1;
 /// Deepest nesting of transactions that a decoder follows; front ends allow less.

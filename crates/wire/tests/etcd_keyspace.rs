@@ -218,6 +218,7 @@ fn the_largest_transaction_fits_a_log_entry() {
         sequence: 0,
         answered_below: 0,
         advisory_time_ms: 0,
+        caller: None,
         command,
     };
     let entry = envelope.encode();

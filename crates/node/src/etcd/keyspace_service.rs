@@ -262,8 +262,14 @@ mod tests {
         let entries = std::iter::once(Command::OpenSession).chain(puts).zip(0u64..).map(
             |(command, sequence)| {
                 let (answered_below, advisory_time_ms) = (0, 0);
-                let envelope =
-                    Envelope { session, sequence, answered_below, advisory_time_ms, command };
+                let envelope = Envelope {
+                    session,
+                    sequence,
+                    answered_below,
+                    advisory_time_ms,
+                    caller: None,
+                    command,
+                };
                 let position = LogPosition::new(Term(1), sequence + 1);
                 ToApply { position, content: Content::Command(envelope.encode()) }
             },

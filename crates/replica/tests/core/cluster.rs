@@ -220,7 +220,7 @@ impl Cluster {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let deadline = self.now.after(Duration::from_secs(5));
-        let request = Request { id, group: GroupId::KEYSPACE, deadline, ask };
+        let request = Request { id, group: GroupId::KEYSPACE, deadline, caller: None, ask };
         let node = self.nodes.get_mut(&at).unwrap();
         node.log.handle(LogEvent::Request(request), self.now, &mut node.disk);
         id

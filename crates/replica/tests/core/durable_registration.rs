@@ -12,8 +12,14 @@ use store::command::{Command, Envelope, SessionId};
 fn flushes_after(applier: &mut Applier, index: u64, command: Command) -> bool {
     let session = SessionId { member: NodeId(2), incarnation: 1 };
     let (answered_below, advisory_time_ms) = (0, 0);
-    let envelope =
-        Envelope { session, sequence: index - 1, answered_below, advisory_time_ms, command };
+    let envelope = Envelope {
+        session,
+        sequence: index - 1,
+        answered_below,
+        advisory_time_ms,
+        caller: None,
+        command,
+    };
     let payload = Payload::Command(envelope.encode());
     let entries = vec![Entry { position: LogPosition::new(Term(1), index), payload }];
     applier.handle(ApplierEvent::Apply { group: GroupId::CONSISTENT_CORE, entries });

@@ -16,8 +16,15 @@ const OURS: SessionId = SessionId { member: NodeId(1), incarnation: 1 };
 const THEIRS: SessionId = SessionId { member: NodeId(2), incarnation: 1 };
 
 fn entry(index: LogIndex, session: SessionId, sequence: u64, command: Command) -> Entry {
-    let envelope =
-        Envelope { session, sequence, answered_below: 0, advisory_time_ms: 0, command }.encode();
+    let envelope = Envelope {
+        session,
+        sequence,
+        answered_below: 0,
+        advisory_time_ms: 0,
+        caller: None,
+        command,
+    }
+    .encode();
     Entry { position: LogPosition::new(Term(1), index), payload: Payload::Command(envelope) }
 }
 

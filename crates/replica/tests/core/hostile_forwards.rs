@@ -9,7 +9,8 @@ use store::command::{Envelope, SessionId};
 fn envelope(member: NodeId) -> Bytes {
     let session = SessionId { member, incarnation: 1 << 40 };
     let command = put_of(1);
-    Envelope { session, sequence: 1, answered_below: 1, advisory_time_ms: 0, command }.encode()
+    Envelope { session, sequence: 1, answered_below: 1, advisory_time_ms: 0, caller: None, command }
+        .encode()
 }
 
 #[test]

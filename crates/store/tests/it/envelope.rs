@@ -6,8 +6,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use clocks::NodeId;
 use proptest::prelude::*;
 use store::command::{
-    Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, Member, Put, SessionId,
-    Txn, TxnOp,
+    Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, Member, Put,
+    SessionId, Txn, TxnOp,
 };
 use store::limits::{TXN_DEPTH_MAX, TXN_ITEMS_MAX};
 use store::range::{KeyRange, Projection, Range, SortOrder, SortTarget};
@@ -38,12 +38,19 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn caller() -> impl Strategy<Value = Option<Caller>> {
+    let user =
+        ("\\PC{0,5}", any::<u64>()).prop_map(|(name, revision)| Caller::User { name, revision });
+    prop::option::of(prop_oneof![user, Just(Caller::Cluster)])
+}
+
 fn envelope() -> impl Strategy<Value = Envelope> {
-    (any::<[u64; 5]>(), command()).prop_map(|(numbers, command)| Envelope {
+    (any::<[u64; 5]>(), caller(), command()).prop_map(|(numbers, caller, command)| Envelope {
         session: SessionId { member: NodeId(numbers[0]), incarnation: numbers[1] },
         sequence: numbers[2],
         answered_below: numbers[3],
         advisory_time_ms: numbers[4],
+        caller,
         command,
     })
 }
@@ -102,6 +109,7 @@ fn of(command: Command) -> Envelope {
         sequence: 1,
         answered_below: 0,
         advisory_time_ms: 0,
+        caller: None,
         command,
     }
 }
@@ -193,9 +201,24 @@ fn golden_envelopes() -> Vec<Envelope> {
         sequence: 3,
         answered_below: 2,
         advisory_time_ms: 1_700_000_000_000,
+        caller: None,
         command,
     };
     commands.into_iter().map(wrap).collect()
+}
+
+#[test]
+fn a_caller_travels_in_version_2_and_nobody_in_version_1() {
+    let nobody = of(Command::OpenSession);
+    let user = Caller::User { name: "ann".to_owned(), revision: 7 };
+    let with = |caller| Envelope { caller: Some(caller), ..nobody.clone() }.encode();
+    assert_eq!(nobody.encode()[0], 1);
+    let header = [&[2], &nobody.encode()[1..41]].concat();
+    let ann = [&header[..], b"\x01\0\0\0\x03ann\0\0\0\0\0\0\0\x07\x01"].concat();
+    assert_eq!(with(user), ann);
+    assert_eq!(with(Caller::Cluster), [&header[..], b"\x02\x01"].concat());
+    let unknown = [&header[..], b"\x03\x01"].concat();
+    assert_eq!(Envelope::decode(unknown.into()).unwrap_err().0, "a kind of caller is unknown");
 }
 
 #[test]

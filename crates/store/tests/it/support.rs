@@ -173,7 +173,8 @@ pub(crate) fn envelope(
     answered_below: u64,
     command: Command,
 ) -> Content {
-    let envelope = Envelope { session, sequence, answered_below, advisory_time_ms: 0, command };
+    let envelope =
+        Envelope { session, sequence, answered_below, advisory_time_ms: 0, caller: None, command };
     Content::Command(envelope.encode())
 }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use store::command::{Command, Envelope, Member, SessionId};
+use store::command::{Caller, Command, Envelope, Member, SessionId};
 use store::{
     Content, Engine, MachineKind, MemEngine, StateMachine, StoreLimits, ToApply, WatchLimits,
 };
@@ -152,7 +152,7 @@ impl Machines {
             let engine: Arc<dyn Engine> = Arc::clone(&machines.handle.shared.engine);
             let machine = StateMachine::open(engine, group, kind, StoreLimits::default());
             machines.machines.insert(group, (machine.expect("memory does not fail"), 0));
-            machines.apply(group, Command::OpenSession).expect("it opens");
+            machines.apply(group, None, Command::OpenSession).expect("it opens");
         }
         let member = Member {
             id: MEMBER,
@@ -162,7 +162,8 @@ impl Machines {
             directory_id: 1,
             feature_level: 1,
         };
-        let registered = machines.apply(GroupId::CONSISTENT_CORE, Command::RegisterMember(member));
+        let register = Command::RegisterMember(member);
+        let registered = machines.apply(GroupId::CONSISTENT_CORE, None, register);
         registered.expect("it registers");
         machines
     }
@@ -188,7 +189,9 @@ impl Machines {
         let result = match (mood.refuse, request.ask) {
             (_, Ask::Status) => Ok(Reply::Status(self.status(mood.short_of_space))),
             (Some(error), _) => Err(error),
-            (None, Ask::Write(command)) => self.apply(request.group, command).map(Reply::Written),
+            (None, Ask::Write(command)) => {
+                self.apply(request.group, request.caller, command).map(Reply::Written)
+            }
             (None, Ask::ReadBarrier) => Ok(Reply::ReadReady),
         };
         self.handle.shared.replies.resolve(request.id, result);
@@ -197,6 +200,7 @@ impl Machines {
     fn apply(
         &mut self,
         group: GroupId,
+        caller: Option<Caller>,
         command: Command,
     ) -> Result<store::reply::Outcome, RequestError> {
         let (machine, sequence) = self.machines.get_mut(&group).expect("one of two");
@@ -208,6 +212,7 @@ impl Machines {
             sequence: *sequence,
             answered_below: *sequence,
             advisory_time_ms: 0,
+            caller,
             command,
         };
         let position = LogPosition::new(TERM, machine.applied().index + 1);
