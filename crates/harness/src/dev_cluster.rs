@@ -175,7 +175,8 @@ impl DevCluster<'_> {
             self.restart_at[member] = Some(Instant::now() + RESTART_DELAY);
             return Ok(());
         }
-        let (program, arguments) = self.cluster.spec(member).command_line(self.cluster.server());
+        let (program, arguments) =
+            self.cluster.spec(member).command_line(self.cluster.server(member));
         let command = format!("{} {}", program.display(), arguments.join(" "));
         complain(&format!("{who} ended with {how}; to start it again:\n  {command}"));
         if self.cluster.running() == 0 {
@@ -225,7 +226,7 @@ impl DevCluster<'_> {
     async fn hints(&mut self) -> Result<String, String> {
         let endpoints = self.cluster.endpoints();
         let (first, last) = (&endpoints[0], &endpoints[endpoints.len() - 1]);
-        let program = match self.cluster.server() {
+        let program = match self.cluster.server(0) {
             Server::Quorate { binary, .. } | Server::Etcd { binary } => {
                 binary.display().to_string()
             }

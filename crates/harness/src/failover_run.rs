@@ -21,6 +21,8 @@ use crate::failover_load::{ClientPlan, Load, run_client};
 use crate::failover_verdict::{Evidence, MemberEvidence, judge};
 use crate::local_cluster::LocalCluster;
 use crate::member_client::{CallError, MemberClient};
+use crate::member_process::Server;
+use crate::rolling_upgrade;
 use crate::watch_recorder::{WatchRecord, record};
 
 /// From one probe of a surviving member to the next.
@@ -59,6 +61,8 @@ pub struct FailoverPlan {
     pub restart_after: Duration,
     /// Every so many strikes kill all members at once; 0: none does.
     pub whole_cluster_every: u32,
+    /// The first strikes replace one member after the other by this one.
+    pub upgrade_to: Option<Server>,
     /// When a client gives up on a request.
     pub request_timeout: Duration,
     /// Least time from one request of a client to its next.
@@ -82,6 +86,7 @@ impl Default for FailoverPlan {
             strike_interval: Duration::from_secs(5),
             restart_after: Duration::from_secs(1),
             whole_cluster_every: 0,
+            upgrade_to: None,
             request_timeout: Duration::from_secs(5),
             pace: Duration::from_millis(4),
             seed: 1,
@@ -186,8 +191,11 @@ struct FailoverRun<'a> {
     watchers: Vec<(String, JoinHandle<WatchRecord>)>,
     leader_strikes: usize,
     cluster_kills: usize,
+    /// Members that run what the plan upgrades to.
+    upgraded: usize,
     failovers: Vec<Duration>,
     recoveries: Vec<Duration>,
+    complaints: Vec<String>,
 }
 
 impl<'a> FailoverRun<'a> {
@@ -201,8 +209,10 @@ impl<'a> FailoverRun<'a> {
             watchers: Vec::new(),
             leader_strikes: 0,
             cluster_kills: 0,
+            upgraded: 0,
             failovers: Vec::new(),
             recoveries: Vec::new(),
+            complaints: Vec::new(),
         }
     }
 
@@ -215,6 +225,10 @@ impl<'a> FailoverRun<'a> {
             tokio::time::sleep_until(next_strike.into()).await;
             strikes += 1;
             let every = self.plan.whole_cluster_every;
+            if let Some(to) = self.to_upgrade() {
+                self.upgrade_next(to).await?;
+                continue;
+            }
             if every != 0 && strikes.is_multiple_of(every) {
                 self.kill_cluster().await?;
             } else {
@@ -274,6 +288,25 @@ impl<'a> FailoverRun<'a> {
             Strike::Pause => self.cluster.signal(leader, Signal::CONT)?,
         }
         self.failovers.push(replaced?);
+        Ok(())
+    }
+
+    fn to_upgrade(&self) -> Option<&'a Server> {
+        self.plan.upgrade_to.as_ref().filter(|_| self.upgraded < self.cluster.len())
+    }
+
+    async fn upgrade_next(&mut self, to: &Server) -> Result<(), String> {
+        self.next_round();
+        rolling_upgrade::upgrade(self.cluster, self.upgraded, to).await?;
+        self.upgraded += 1;
+        self.cluster.await_all_ready(RECOVERY_TIMEOUT).await?;
+        let done = self.upgraded == self.cluster.len();
+        let complaints = if done {
+            rolling_upgrade::never_serves(self.cluster).await
+        } else {
+            rolling_upgrade::serves_too_early(self.cluster).await
+        };
+        self.complaints.extend(complaints);
         Ok(())
     }
 
@@ -337,7 +370,11 @@ impl<'a> FailoverRun<'a> {
         let last = client.put(b"z/last", b"last").await.map_err(|error| error.to_string())?;
         self.last_revision.set(last);
 
-        let mut complaints = Vec::new();
+        let mut complaints = self.complaints;
+        if self.plan.upgrade_to.is_some() && self.upgraded < self.cluster.len() {
+            let (done, all) = (self.upgraded, self.cluster.len());
+            complaints.push(format!("only {done} of {all} members were upgraded in time"));
+        }
         let mut watchers = Vec::new();
         for (name, mut watcher) in self.watchers {
             match tokio::time::timeout(RECOVERY_TIMEOUT, &mut watcher).await {

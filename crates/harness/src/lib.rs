@@ -15,4 +15,5 @@ pub mod watch_recorder;
 
 mod failover_load;
 mod failover_verdict;
+mod rolling_upgrade;
 mod seeded_choice;

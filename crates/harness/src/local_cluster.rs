@@ -21,7 +21,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Members by number, from 0. A member that is down keeps its place.
 #[derive(Debug)]
 pub struct LocalCluster {
-    server: Server,
+    /// What each member runs.
+    servers: Vec<Server>,
     output: Output,
     specs: Vec<MemberSpec>,
     processes: Vec<Option<MemberProcess>>,
@@ -47,7 +48,8 @@ impl LocalCluster {
         });
         let specs: Vec<MemberSpec> = specs.collect();
         let processes = specs.iter().map(|_| None).collect();
-        LocalCluster { server, output, specs, processes }
+        let servers = vec![server; specs.len()];
+        LocalCluster { servers, output, specs, processes }
     }
 
     /// How many members there are, running or not.
@@ -65,9 +67,14 @@ impl LocalCluster {
         &self.specs[member]
     }
 
-    /// The program that the members run.
-    pub fn server(&self) -> &Server {
-        &self.server
+    /// The program that a member runs, or will run when it is started.
+    pub fn server(&self, member: usize) -> &Server {
+        &self.servers[member]
+    }
+
+    /// From its next start on, a member runs this program.
+    pub fn run_as(&mut self, member: usize, server: Server) {
+        self.servers[member] = server;
     }
 
     /// Where clients reach each member.
@@ -89,7 +96,7 @@ impl LocalCluster {
     pub fn start(&mut self, member: usize) -> Result<(), String> {
         assert!(self.processes[member].is_none(), "a member is started once");
         let spec = &self.specs[member];
-        let process = MemberProcess::start(spec, &self.server, self.output)
+        let process = MemberProcess::start(spec, &self.servers[member], self.output)
             .map_err(|error| format!("cannot start {}: {error}", spec.name))?;
         self.processes[member] = Some(process);
         Ok(())
@@ -136,12 +143,13 @@ impl LocalCluster {
                 complaints.push(error.to_string());
             }
         }
-        for (spec, process) in self.specs.iter().zip(&mut self.processes) {
+        let members = self.specs.iter().zip(&self.servers);
+        for ((spec, server), process) in members.zip(&mut self.processes) {
             let Some(mut process) = process.take() else { continue };
             match process.stop().await {
                 Ok(status) if status.success() => {}
                 // Stock etcd ends by the signal that asked it to.
-                Ok(status) if self.server.ends_by_signal() && status.signal().is_some() => {}
+                Ok(status) if server.ends_by_signal() && status.signal().is_some() => {}
                 Ok(status) => complaints.push(format!("{} ended with {status}", spec.name)),
                 Err(error) => complaints.push(format!("{}: {error}", spec.name)),
             }

@@ -12,12 +12,13 @@ use tonic::{Code, Status};
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::etcdserverpb::kv_client::KvClient;
+use crate::proto::etcdserverpb::lease_client::LeaseClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::proto::etcdserverpb::request_op::Request as TxnRequestOp;
 use crate::proto::etcdserverpb::watch_client::WatchClient;
 use crate::proto::etcdserverpb::{
-    Compare, Member, MemberListRequest, PutRequest, RangeRequest, RequestOp, StatusRequest,
-    StatusResponse, TxnRequest,
+    Compare, LeaseGrantRequest, Member, MemberListRequest, PutRequest, RangeRequest, RequestOp,
+    StatusRequest, StatusResponse, TxnRequest,
 };
 
 /// How long a connection may take to come about.
@@ -152,6 +153,13 @@ impl MemberClient {
         };
         let reply = KvClient::new(self.channel.clone()).txn(request).await?.into_inner();
         Ok((reply.succeeded, revision(reply.header.map(|header| header.revision))))
+    }
+
+    /// Grants a lease of `ttl` seconds under an id of the member's choice, and returns that.
+    pub async fn grant_lease(&self, ttl: i64) -> Result<i64, CallError> {
+        let request = LeaseGrantRequest { ttl, id: 0 };
+        let reply = LeaseClient::new(self.channel.clone()).lease_grant(request).await?;
+        Ok(reply.into_inner().id)
     }
 
     /// How the member sees itself and the cluster.

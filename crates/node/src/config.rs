@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Most members of an initial cluster: every one holds a full copy and votes.
 const INITIAL_MEMBERS_MAX: usize = 9;
+/// Highest feature level that this build speaks.
+const FEATURE_LEVEL: u32 = 2;
 /// Names end up in file names, tables and URLs.
 const NAME_BYTES_MAX: usize = 64;
 /// Free space that is kept back when nothing else is set, in MiB.
@@ -67,6 +69,8 @@ pub struct Settings {
     pub test_no_sync: Option<bool>,
     /// Hidden, for tests: a file that says how many bytes are free.
     pub test_free_space_file: Option<PathBuf>,
+    /// Hidden, for tests: speak no higher feature level than this.
+    pub test_feature_level: Option<u32>,
 }
 
 /// Settings of a node, complete and consistent.
@@ -102,6 +106,8 @@ pub struct NodeConfig {
     pub sync_form: SyncForm,
     /// For tests: a file that says how many bytes are free.
     pub free_space_file: Option<PathBuf>,
+    /// Highest feature level that this node speaks; less than the build's only for tests.
+    pub feature_level: u32,
 }
 
 impl Settings {
@@ -169,6 +175,7 @@ impl Settings {
             test_power_loss: self.test_power_loss.or(lower.test_power_loss),
             test_no_sync: self.test_no_sync.or(lower.test_no_sync),
             test_free_space_file: self.test_free_space_file.or(lower.test_free_space_file),
+            test_feature_level: self.test_feature_level.or(lower.test_feature_level),
         }
     }
 
@@ -218,6 +225,7 @@ impl Settings {
             front_ends: self.front_ends.unwrap_or_else(default_front_ends),
             sync_form,
             free_space_file: self.test_free_space_file,
+            feature_level: self.test_feature_level.unwrap_or(FEATURE_LEVEL).min(FEATURE_LEVEL),
         };
         config.validate()?;
         Ok(config)
@@ -285,7 +293,10 @@ impl NodeConfig {
 
 /// Whether text that looks like a number or a flag stays text.
 fn is_text(key: &str) -> bool {
-    let numeric = key.ends_with("-ms") || key.ends_with("-mib") || key == "front-ends";
+    let numeric = key.ends_with("-ms")
+        || key.ends_with("-mib")
+        || key == "front-ends"
+        || key == "test-feature-level";
     !numeric && key != "test-power-loss" && key != "test-no-sync"
 }
 

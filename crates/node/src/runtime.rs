@@ -47,8 +47,6 @@ const GROUPS: [(GroupId, MachineKind); 2] = [
     (GroupId::CONSISTENT_CORE, MachineKind::ClusterMetadata),
     (GroupId::KEYSPACE, MachineKind::Keyspace),
 ];
-/// Highest feature level that this build speaks.
-const FEATURE_LEVEL: u32 = 2;
 /// How far apart the rates of two monotonic clocks may be; crystals show a tenth of it.
 const CLOCK_BOUND: ClockBound = ClockBound { drift_ppm: 500 };
 /// Requests of front ends that wait for the log machine, and their bytes.
@@ -433,7 +431,7 @@ fn core_config(config: &NodeConfig, directory: &DataDirectory, identity: &Identi
             peer_addresses: vec![identity.peer_address.clone()],
             client_urls: identity.client_urls.clone(),
             directory_id: directory.directory_id,
-            feature_level: FEATURE_LEVEL,
+            feature_level: config.feature_level,
         },
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
@@ -444,7 +442,7 @@ fn core_config(config: &NodeConfig, directory: &DataDirectory, identity: &Identi
         wal: WalConfig::default(),
         store: StoreLimits::default(),
         limits: ReplicaLimits::default(),
-        feature_level: FEATURE_LEVEL,
+        feature_level: config.feature_level,
     }
 }
 
@@ -459,7 +457,7 @@ fn network(
         cluster: config.cluster.id,
         id: config.cluster.node,
         directory_id: directory.directory_id,
-        feature_level: FEATURE_LEVEL,
+        feature_level: config.feature_level,
         user_timeout: config.election_timeout * USER_TIMEOUT_ELECTIONS,
     };
     let members =

@@ -92,6 +92,9 @@ pub(crate) struct StartOptions {
     /// A file that says how many bytes are free.
     #[arg(long, hide = true)]
     pub(crate) test_free_space_file: Option<PathBuf>,
+    /// Speak no higher feature level than this.
+    #[arg(long, hide = true)]
+    pub(crate) test_feature_level: Option<u32>,
     /// Stop when standard input ends.
     #[arg(long, hide = true)]
     pub(crate) stop_with_stdin: bool,
@@ -172,6 +175,12 @@ pub(crate) struct FailoverOptions {
     /// Pause leaders for a few seconds instead of killing them.
     #[arg(long, conflicts_with = "power_loss")]
     pub(crate) pause: bool,
+    /// Start with nodes that know nothing newer than feature level 1, and replace them one by one.
+    #[arg(long)]
+    pub(crate) upgrade: bool,
+    /// The build to start with instead.
+    #[arg(long, requires = "upgrade")]
+    pub(crate) upgrade_from: Option<PathBuf>,
     /// Fail if the median time to the first write after a strike is longer.
     #[arg(long)]
     pub(crate) median_max_ms: Option<u64>,

@@ -2,7 +2,7 @@
 
 use harness::failover_run::{self, FailoverPlan, Strike};
 use harness::local_cluster::LocalCluster;
-use harness::member_process::Output;
+use harness::member_process::{Output, Server};
 use harness::port_plan;
 use std::time::Duration;
 
@@ -23,11 +23,19 @@ pub(crate) fn run(options: &FailoverOptions) -> Result<(), Failure> {
     if options.no_sync {
         faults.push("--test-no-sync".to_owned());
     }
-    let server = crate::server(options.etcd_binary.as_deref(), faults)?;
+    let mut server = crate::server(options.etcd_binary.as_deref(), faults)?;
+    let upgrade_to = options.upgrade.then(|| server.clone());
+    if let (true, Server::Quorate { binary, options: flags }) = (options.upgrade, &mut server) {
+        match &options.upgrade_from {
+            Some(older) => *binary = older.clone(),
+            None => flags.extend(["--test-feature-level".to_owned(), "1".to_owned()]),
+        }
+    }
     let plan = FailoverPlan {
         duration: Duration::from_secs(options.seconds),
         whole_cluster_every: if options.power_loss { 4 } else { 0 },
         seed: options.seed,
+        upgrade_to,
         completed_min: usize::try_from(options.seconds.saturating_mul(10_000) / 120)
             .unwrap_or(usize::MAX),
         strike: if options.pause { Strike::Pause } else { Strike::Kill },

@@ -118,6 +118,7 @@ fn flags(options: StartOptions) -> Settings {
         cache_mib: options.cache_mib,
         reserve_mib: options.reserve_mib,
         front_ends: options.front_ends,
+        test_feature_level: options.test_feature_level,
         // A flag that is not given says nothing.
         test_power_loss: options.test_power_loss.then_some(true),
         test_no_sync: options.test_no_sync.then_some(true),
