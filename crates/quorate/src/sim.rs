@@ -14,6 +14,9 @@ use crate::arguments::SimOptions;
 /// Seeds between two lines of progress.
 const PROGRESS_EVERY: u64 = 25;
 
+/// Seeds after which every rare branch should have been taken.
+const ENOUGH_SEEDS: u64 = 200;
+
 /// One seed in so many is run twice: its trace must be the same.
 const REPEAT_EVERY: u64 = 50;
 
@@ -48,6 +51,11 @@ pub(crate) fn run(options: &SimOptions) -> Result<(), Failure> {
     });
     totals.failed.sort_unstable();
     crate::say(&totals);
+    if totals.seeds >= ENOUGH_SEEDS {
+        for mark in totals.marks.never() {
+            crate::say(format_args!("no seed reached {mark:?}"));
+        }
+    }
     if let Some(first) = totals.failed.first().or(differing.first()) {
         return Err(Failure::Failed(format!("to see it again: quorate sim --seed {first}")));
     }

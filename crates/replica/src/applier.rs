@@ -464,6 +464,9 @@ impl Applier {
             let revision = self.reader(group).revision();
             self.effects.push_back(ApplierEffect::WatchReset { group, revision });
         }
+        if group == GroupId::CONSISTENT_CORE {
+            self.check_feature_level()?;
+        }
         self.release_reads(group);
         self.want_idle();
         Ok(())

@@ -9,12 +9,14 @@ use crate::disk::{Crash, SimDisk, Ticket};
 use crate::event_heap::{EventHeap, Instant, MILLISECOND, SECOND};
 use crate::faults::{self, FaultKind};
 use crate::front_end::Client;
+use crate::mark::{Mark, Marks};
 use crate::mutant::Mutant;
 use crate::network::{Network, Packet, Slot};
 use crate::node_clock::NodeClock;
 use crate::process::{Machine, Node, Process, Start};
 use crate::report::Violation;
 use crate::rng::{Chance, Rng, Seed};
+use crate::rolling_upgrade::OLD_LEVEL;
 use crate::run::Options;
 use crate::swarm::Swarm;
 use crate::trace_hash::TraceHash;
@@ -142,6 +144,7 @@ pub(crate) struct World {
     pub(crate) snapshots: u64,
     pub(crate) watched: u64,
     pub(crate) faults: BTreeMap<FaultKind, u64>,
+    pub(crate) marks: Marks,
     pub(crate) violation: Option<Violation>,
     /// What was addressed to a paused process.
     deferred: Vec<Vec<Event>>,
@@ -155,7 +158,8 @@ impl World {
     pub(crate) fn new(seed: Seed, swarm: Swarm, options: &Options) -> World {
         let keyspaces = vec![GroupId(1), GroupId(2)];
         let groups = vec![GroupId(0), GroupId(1), GroupId(2)];
-        let nodes: Vec<Node> = (0..swarm.nodes).map(|slot| new_node(seed, &swarm, slot)).collect();
+        let node = |slot| new_node(seed, &swarm, options, slot);
+        let nodes: Vec<Node> = (0..swarm.nodes).map(node).collect();
         let network = Network::new(nodes.len(), swarm.network.clone(), seed.stream("network", 0));
         let clients = new_clients(seed, &swarm, &keyspaces);
         let watchers = Watcher::of_cluster(nodes.len(), &keyspaces);
@@ -190,6 +194,7 @@ impl World {
             snapshots: 0,
             watched: 0,
             faults: BTreeMap::new(),
+            marks: Marks::default(),
             violation: None,
             deferred,
             partitions: BTreeMap::new(),
@@ -337,6 +342,7 @@ impl World {
         match self.nodes[slot].start(now, seed) {
             Start::Running => {
                 self.witness.restarted(slot);
+                self.witness_level(slot);
                 for started in self.nodes[slot].disk.take_started() {
                     let event = Event::DiskDone { slot, ticket: started.ticket };
                     self.heap.after(started.latency, event);
@@ -354,7 +360,10 @@ impl World {
                 self.heap.after(delay, Event::Start { slot, life });
             }
             Start::Refused(sentence) => {
-                self.violate("a node starts on what it left", format!("node {slot}: {sentence}"));
+                if !self.excuse_old_build(slot, Mark::OldBuildRefused) {
+                    let detail = format!("node {slot}: {sentence}");
+                    self.violate("a node starts on what it left", detail);
+                }
             }
         }
     }
@@ -390,7 +399,7 @@ impl World {
         self.abandon_clients(slot);
     }
 
-    fn restart_later(&mut self, slot: Slot) {
+    pub(crate) fn restart_later(&mut self, slot: Slot) {
         let delay = faults::downtime(&mut self.fault_rng);
         let life = self.nodes[slot].life;
         self.heap.after(delay, Event::Start { slot, life });
@@ -457,6 +466,7 @@ impl World {
                 let length = faults::full_length(&mut self.fault_rng);
                 self.heap.after(length, Event::SpaceReturns(slot));
             }
+            FaultKind::Upgrade => self.upgrade_somebody(),
         }
         let next = self.fault_rng.exponential(self.swarm.faults[&kind]);
         self.heap.after(next, Event::Fault(kind));
@@ -595,6 +605,7 @@ impl World {
     fn settle(&mut self) {
         self.phase = Phase::Settle;
         self.end_partitions();
+        self.finish_upgrade();
         (0..self.nodes.len()).for_each(|slot| self.heal(slot));
         self.plan.settle += self.heap.now().0;
         self.heap.after(100 * MILLISECOND, Event::Converged);
@@ -614,6 +625,7 @@ impl World {
 
     fn has_converged(&self) -> bool {
         let quiet = self.watchers_have_caught_up()
+            && self.is_level_used()
             && self.clients.iter().all(|client| client.pending.is_none());
         let positions: Vec<Option<Vec<(u64, u64)>>> = self.nodes.iter().map(positions).collect();
         quiet && positions[0].is_some() && positions.iter().all(|other| *other == positions[0])
@@ -646,21 +658,29 @@ fn positions(node: &Node) -> Option<Vec<(u64, u64)>> {
     positions.filter(|_| settled)
 }
 
-fn new_node(seed: Seed, swarm: &Swarm, slot: Slot) -> Node {
+fn new_node(seed: Seed, swarm: &Swarm, options: &Options, slot: Slot) -> Node {
     let rng = &mut seed.stream("machine", slot as u64);
     let rate = faults::rate_error(rng, swarm.timing.rate_error_max);
     let clock = NodeClock::new(Instant::default(), rng.below(1 << 40), rate, 0);
+    let mut config = swarm.core_config(slot);
+    if swarm.old_builds.contains(&slot) {
+        config.feature_level = OLD_LEVEL;
+        if options.mutant != Some(Mutant::OldBuildLies) {
+            config.member.feature_level = OLD_LEVEL;
+        }
+    }
     Node {
         slot,
         id: NodeId(slot as u64 + 1),
         clock,
         disk: SimDisk::new(swarm.disk.clone(), seed.stream("disk", slot as u64)),
         engine: MemEngine::new(),
-        config: swarm.core_config(slot),
+        config,
         watch_limits: swarm.watch_limits(),
         process: None,
         life: 0,
         paused: false,
+        rolled_back: false,
         abandoned: false,
     }
 }

@@ -21,7 +21,7 @@ impl World {
             let node = &self.nodes[side];
             node.is_up() && !node.paused
         });
-        if !reachable || !running {
+        if !reachable || !running || !self.shake_hands(a, b) {
             let retry = self.rng.between(5, 100) * MILLISECOND;
             self.heap.after(retry, Event::Connect { a, b });
             return;

@@ -30,10 +30,12 @@ pub enum FaultKind {
     DiskError,
     /// A disk has no room for another file for a while.
     DiskFull,
+    /// A process is stopped and another build started in its place.
+    Upgrade,
 }
 
 impl FaultKind {
-    /// All of them.
+    /// Those that any seed may draw; the others come with a feature.
     pub const ALL: [FaultKind; 10] = [
         FaultKind::Kill,
         FaultKind::PowerLoss,
@@ -53,6 +55,7 @@ impl FaultKind {
         match self {
             FaultKind::PowerLossOfAll | FaultKind::DiskError => 12 * SECOND,
             FaultKind::DiskFull => 8 * SECOND,
+            FaultKind::Upgrade => 5 * SECOND,
             FaultKind::Kill | FaultKind::PowerLoss => 6 * SECOND,
             FaultKind::Partition | FaultKind::Pause | FaultKind::WallStep => 4 * SECOND,
             FaultKind::ClockRate | FaultKind::ConnectionReset => 2 * SECOND,
@@ -70,7 +73,8 @@ impl FaultKind {
             | FaultKind::Partition
             | FaultKind::Pause
             | FaultKind::DiskError
-            | FaultKind::DiskFull => true,
+            | FaultKind::DiskFull
+            | FaultKind::Upgrade => true,
             FaultKind::ClockRate | FaultKind::WallStep | FaultKind::ConnectionReset => false,
         }
     }

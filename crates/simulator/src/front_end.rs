@@ -6,6 +6,7 @@
 
 use crate::cluster::{Event, Phase, World};
 use crate::event_heap::MILLISECOND;
+use crate::mark::Mark;
 use crate::mutant::Mutant;
 use crate::network::Slot;
 use crate::process::Machine;
@@ -194,7 +195,11 @@ impl World {
                 }
                 self.give_up(index, &Ending::Failed);
             }
-            RequestError::Overloaded | RequestError::NoSpace | RequestError::NotCapable => {
+            RequestError::NotCapable => {
+                self.marks.reach(Mark::NotCapable);
+                self.give_up(index, &Ending::Failed);
+            }
+            RequestError::Overloaded | RequestError::NoSpace => {
                 self.give_up(index, &Ending::Failed);
             }
             RequestError::TimedOut | RequestError::OutcomeUnknown | RequestError::Stopping => {

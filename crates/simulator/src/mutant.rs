@@ -6,6 +6,7 @@
 use crate::disk::SyncPromise;
 use crate::event_heap::{MILLISECOND, SECOND};
 use crate::faults::FaultKind;
+use crate::feature::Feature;
 use crate::network::NetworkKind;
 use crate::swarm::Swarm;
 
@@ -24,17 +25,28 @@ pub enum Mutant {
     WatchResumesLate,
     /// A front end sends a write a second time under a new number when its reply is slow.
     RetryUnderNewNumber,
+    /// A member of an old build says that it speaks what the current one does.
+    OldBuildLies,
 }
 
 impl Mutant {
+    /// Features that must be on for the bug to show.
+    pub(crate) const fn features(self) -> &'static [Feature] {
+        match self {
+            Mutant::OldBuildLies => &[Feature::RollingUpgrade],
+            _ => &[],
+        }
+    }
+
     /// All of them.
-    pub const ALL: [Mutant; 6] = [
+    pub const ALL: [Mutant; 7] = [
         Mutant::NoSync,
         Mutant::ClocksBeyondBound,
         Mutant::ReadWithoutBarrier,
         Mutant::DivergingMember,
         Mutant::WatchResumesLate,
         Mutant::RetryUnderNewNumber,
+        Mutant::OldBuildLies,
     ];
 
     /// Makes the world one in which the bug can show.
@@ -68,6 +80,7 @@ impl Mutant {
             | Mutant::RetryUnderNewNumber => {
                 swarm.faults.insert(FaultKind::Kill, 5 * SECOND);
             }
+            Mutant::OldBuildLies => {}
         }
     }
 }

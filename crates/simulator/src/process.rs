@@ -122,6 +122,8 @@ pub(crate) struct Node {
     pub(crate) life: u64,
     /// The process stands still.
     pub(crate) paused: bool,
+    /// Its build was replaced by an older one.
+    pub(crate) rolled_back: bool,
     /// Faults are over for this machine but it stays broken until the end.
     pub(crate) abandoned: bool,
 }
@@ -154,6 +156,13 @@ impl Node {
             }
             Err(sentence) => Start::Refused(sentence),
         }
+    }
+
+    /// The next process will be of a build that speaks this level.
+    pub(crate) fn install_build(&mut self, level: u32) {
+        self.rolled_back = level < self.config.feature_level;
+        self.config.feature_level = level;
+        self.config.member.feature_level = level;
     }
 
     /// Whether a process runs, paused or not.

@@ -2,6 +2,7 @@
 
 use crate::event_heap::{Instant, SECOND};
 use crate::faults::FaultKind;
+use crate::mark::Marks;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -48,6 +49,8 @@ pub struct SeedReport {
     pub elections: u64,
     /// Snapshots installed.
     pub snapshots: u64,
+    /// Rare branches reached.
+    pub marks: Marks,
     /// The first promise broken, if any.
     pub violation: Option<Violation>,
 }
@@ -70,7 +73,7 @@ impl fmt::Display for SeedReport {
         for (kind, count) in &self.faults {
             write!(f, " {kind:?} {count}")?;
         }
-        write!(f, ", trace {:016x}", self.trace_hash)?;
+        write!(f, ", marks:{}, trace {:016x}", self.marks, self.trace_hash)?;
         match &self.violation {
             Some(violation) => write!(f, "\nseed {} VIOLATES {violation}", self.seed),
             None => Ok(()),
@@ -97,6 +100,8 @@ pub struct Totals {
     pub snapshots: u64,
     /// Faults by kind.
     pub faults: BTreeMap<FaultKind, u64>,
+    /// Rare branches reached.
+    pub marks: Marks,
     /// The seeds that broke a promise.
     pub failed: Vec<u64>,
 }
@@ -114,6 +119,7 @@ impl Totals {
         for (kind, count) in &report.faults {
             *self.faults.entry(*kind).or_default() += count;
         }
+        self.marks.add(&report.marks);
         if report.violation.is_some() {
             self.failed.push(report.seed);
         }
@@ -137,6 +143,7 @@ impl fmt::Display for Totals {
         for (kind, count) in &self.faults {
             write!(f, " {kind:?} {count}")?;
         }
+        write!(f, "; marks:{}", self.marks)?;
         match self.failed.len() {
             0 => f.write_str("; no violation"),
             failed => write!(f, "; {failed} seeds violate: {:?}", self.failed),

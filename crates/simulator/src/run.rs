@@ -5,6 +5,7 @@
 
 use crate::cluster::{Narrator, Plan, World};
 use crate::event_heap::SECOND;
+use crate::feature::Feature;
 use crate::mutant::Mutant;
 use crate::report::{SeedReport, Totals, Violation};
 use crate::rng::Seed;
@@ -24,6 +25,8 @@ pub struct Options {
     pub plan: Plan,
     /// A planted bug, in tests of the checks.
     pub mutant: Option<Mutant>,
+    /// What to exercise; none: what the seed draws.
+    pub features: Option<&'static [Feature]>,
     /// Called with the time and a line about every event, to read how a seed came to fail. What it
     /// is told changes nothing in the run.
     pub narrator: Option<Narrator>,
@@ -32,7 +35,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         let plan = Plan { safety: 50 * SECOND, liveness: 15 * SECOND, settle: 30 * SECOND };
-        Options { plan, mutant: None, narrator: None }
+        Options { plan, mutant: None, features: None, narrator: None }
     }
 }
 
@@ -40,6 +43,14 @@ impl Default for Options {
 #[must_use]
 pub fn run_seed(seed: u64, options: &Options) -> SeedReport {
     let mut swarm = Swarm::draw(Seed(seed));
+    let features = match (options.features, options.mutant) {
+        (Some(features), _) => features.iter().copied().collect(),
+        (None, Some(mutant)) => mutant.features().iter().copied().collect(),
+        (None, None) => Feature::draw(Seed(seed)),
+    };
+    for feature in features {
+        swarm.exercise(Seed(seed), feature);
+    }
     if let Some(mutant) = options.mutant {
         mutant.shape(&mut swarm);
     }
@@ -103,6 +114,7 @@ impl World {
             faults: self.faults.clone(),
             elections: self.witness.elections(),
             snapshots: self.snapshots,
+            marks: self.marks.clone(),
             violation: self.violation.clone(),
         }
     }

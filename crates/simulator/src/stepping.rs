@@ -7,11 +7,13 @@ use crate::cluster::{Event, World};
 use crate::disk::Crash;
 use crate::event_heap::{Instant, MICROSECOND, MILLISECOND};
 use crate::front_end::FrontWork;
+use crate::mark::Mark;
 use crate::mutant::Mutant;
 use crate::network::Slot;
 use crate::process::{Machine, Stage};
 use crate::rng::Chance;
 use crate::watchers::HubWork;
+use clocks::GroupId;
 use consensus::{Payload, Role};
 use replica::{ApplierEffect, ApplierEvent, LogEffect, LogEvent};
 use store::Engine;
@@ -119,7 +121,7 @@ impl World {
     fn on_fatal(&mut self, slot: Slot, sentence: &str) {
         if self.nodes[slot].disk.is_broken() {
             self.crash_and_restart(slot, Crash::Kill);
-        } else {
+        } else if !self.excuse_old_build(slot, Mark::OldBuildStopped) {
             self.violate("no node stops by itself", format!("node {slot}: {sentence}"));
         }
     }
@@ -152,9 +154,10 @@ impl World {
                 self.send(slot, to, &message);
             }
             LogEffect::Applier(event) => {
-                let event = self.witness_applier_event(slot, event);
-                self.process(slot).applier_queue.push_back(event);
-                self.wake(slot, Machine::Applier);
+                if let Some(event) = self.witness_applier_event(slot, event) {
+                    self.process(slot).applier_queue.push_back(event);
+                    self.wake(slot, Machine::Applier);
+                }
             }
             LogEffect::Reply { request, result } => {
                 self.process(slot).front_queue.push_back(FrontWork::Reply(request, result));
@@ -176,10 +179,14 @@ impl World {
     }
 
     /// What is handed to an applier is committed: all members must agree on it.
-    fn witness_applier_event(&mut self, slot: Slot, event: ApplierEvent) -> ApplierEvent {
-        let ApplierEvent::Apply { group, mut entries } = event else { return event };
+    /// None if the process ends at it.
+    fn witness_applier_event(&mut self, slot: Slot, event: ApplierEvent) -> Option<ApplierEvent> {
+        let ApplierEvent::Apply { group, mut entries } = event else { return Some(event) };
         let checked = self.witness.committed(slot, group, &entries);
         self.check(checked);
+        if !self.check_spoken(slot, group, &entries) {
+            return None;
+        }
         if self.mutant == Some(Mutant::DivergingMember) && slot == 0 {
             for entry in &mut entries {
                 let is_command = matches!(entry.payload, Payload::Command(_));
@@ -188,7 +195,7 @@ impl World {
                 }
             }
         }
-        ApplierEvent::Apply { group, entries }
+        Some(ApplierEvent::Apply { group, entries })
     }
 
     fn step_applier(&mut self, slot: Slot) {
@@ -279,6 +286,9 @@ impl World {
                 continue;
             }
             self.trace.number(hash);
+            if group == GroupId::CONSISTENT_CORE {
+                self.witness_level(slot);
+            }
             let checked = self.witness.state(slot, group, position.index, hash);
             self.check(checked);
         }

@@ -8,11 +8,13 @@
 use crate::disk::{DiskProfile, SyncPromise};
 use crate::event_heap::{MICROSECOND, MILLISECOND, SECOND};
 use crate::faults::FaultKind;
+use crate::feature::Feature;
 use crate::network::{NetworkKind, NetworkProfile, Slot};
 use crate::rng::{Chance, Rng, Seed};
+use crate::rolling_upgrade::LEVEL;
 use clocks::{ClockBound, GroupId, NodeId};
 use replica::{CoreConfig, ReplicaLimits, ReplicationWindow};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use store::command::Member;
 use store::{MachineKind, StoreLimits, WatchLimits};
@@ -35,6 +37,10 @@ pub(crate) struct Swarm {
     pub(crate) scheduling: Scheduling,
     /// What clients do.
     pub(crate) workload: WorkloadProfile,
+    /// What is exercised beside keys and watches.
+    pub(crate) features: BTreeSet<Feature>,
+    /// Members that begin with an old build.
+    pub(crate) old_builds: BTreeSet<Slot>,
     /// Faults that are on, and the mean nanoseconds between two of a kind.
     pub(crate) faults: BTreeMap<FaultKind, u64>,
 }
@@ -146,7 +152,23 @@ impl Swarm {
             sizes: draw_sizes(rng),
             scheduling: draw_scheduling(rng),
             workload: draw_workload(rng, nodes, very_lossy),
+            features: BTreeSet::new(),
+            old_builds: BTreeSet::new(),
             faults: draw_faults(rng),
+        }
+    }
+
+    /// Adds what a feature needs, drawn from a stream of its own.
+    pub(crate) fn exercise(&mut self, seed: Seed, feature: Feature) {
+        let rng = &mut seed.stream("exercise", feature as u64);
+        self.features.insert(feature);
+        match feature {
+            Feature::RollingUpgrade => {
+                let upgraded = rng.index(self.nodes);
+                self.old_builds = (upgraded..self.nodes).collect();
+                let mean = FaultKind::Upgrade.mean_interval() * rng.pick(&[1, 2]);
+                self.faults.insert(FaultKind::Upgrade, mean);
+            }
         }
     }
 }
@@ -174,7 +196,7 @@ impl Swarm {
             peer_addresses: vec![format!("n{slot}:2380")],
             client_urls: vec![format!("http://n{slot}:2379")],
             directory_id: 1 + slot as u128,
-            feature_level: 2,
+            feature_level: LEVEL,
         };
         CoreConfig {
             node,
@@ -219,7 +241,7 @@ impl Swarm {
                 open_snapshots: sizes.open_snapshots,
                 ..ReplicaLimits::default()
             },
-            feature_level: 2,
+            feature_level: LEVEL,
         }
     }
 }

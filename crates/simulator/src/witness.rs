@@ -41,6 +41,8 @@ pub(crate) struct Witness {
     installed: BTreeMap<(Slot, GroupId), LogIndex>,
     keyspaces: BTreeMap<GroupId, Keyspace>,
     elections: u64,
+    /// The consistent core's last index that anybody showed, and the feature level there.
+    level: (LogIndex, u32),
 }
 
 /// The history of one keyspace, as the first member to reach each revision told it.
@@ -81,6 +83,30 @@ impl Witness {
         self.elections += 1;
         let (node, group) = (slot as u64, u64::from(group.0));
         agreed(self.agreement.leader(node, group, term.0, (last, term.0)))
+    }
+
+    /// A member stands at this index of the consistent core, with this feature level.
+    pub(crate) fn level_at(
+        &mut self,
+        slot: Slot,
+        index: LogIndex,
+        level: u32,
+    ) -> Result<(), Breach> {
+        let (last, highest) = self.level;
+        if index >= last && level < highest {
+            let detail = format!(
+                "node {slot} is at level {level} at index {index}, it was {highest} at {last}"
+            );
+            return breach("the feature level never falls", detail);
+        }
+        self.level = self.level.max((index, level));
+        Ok(())
+    }
+
+    /// The highest feature level that anybody showed.
+    #[must_use]
+    pub(crate) fn level(&self) -> u32 {
+        self.level.1
     }
 
     /// Number of leaderships so far.

@@ -52,6 +52,11 @@ fn a_watcher_that_resumes_late_is_caught() {
 }
 
 #[test]
+fn an_old_build_that_claims_to_be_a_new_one_is_caught() {
+    must_be_caught(Mutant::OldBuildLies, &["no node stops by itself"]);
+}
+
+#[test]
 fn a_request_sent_again_under_a_new_number_is_caught() {
     must_be_caught(Mutant::RetryUnderNewNumber, &["a request is applied once"]);
 }

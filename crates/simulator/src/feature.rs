@@ -1,0 +1,34 @@
+//! Features: what a seed exercises beside keys and watches.
+//!
+//! Each has a workload, a checker and a planted bug. A seed draws a few, since one that does
+//! everything does little of each; none shifts what another draws.
+
+use crate::rng::{Chance, Seed};
+use std::collections::BTreeSet;
+
+/// Something that the service offers, or that is done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// Members of an old build are replaced one by one.
+    RollingUpgrade,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Feature; 1] = [Feature::RollingUpgrade];
+
+    const fn chance(self) -> Chance {
+        match self {
+            Feature::RollingUpgrade => Chance::percent(25),
+        }
+    }
+
+    /// Those that a seed exercises.
+    pub(crate) fn draw(seed: Seed) -> BTreeSet<Feature> {
+        let drawn = |feature: &Feature| {
+            let rng = &mut seed.stream("feature", *feature as u64);
+            rng.chance(feature.chance())
+        };
+        Feature::ALL.into_iter().filter(drawn).collect()
+    }
+}

@@ -1,0 +1,70 @@
+//! Marks: rare branches that a run went through.
+//!
+//! A check proves nothing about a branch that no run takes (FoundationDB's *sometimes* assertions).
+//! A mark that thousands of seeds never reach says that a workload or a fault is missing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A branch that some run should take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    /// The feature level rose while clients were asking.
+    LevelRaisedUnderLoad,
+    /// A command was refused because a member does not know it yet.
+    NotCapable,
+    /// An old build was refused at its start.
+    OldBuildRefused,
+    /// An old build stopped while it ran, because the level had risen.
+    OldBuildStopped,
+    /// A member would not connect to one that speaks less than the cluster.
+    OldBuildNotConnected,
+}
+
+impl Mark {
+    /// All of them.
+    pub const ALL: [Mark; 5] = [
+        Mark::LevelRaisedUnderLoad,
+        Mark::NotCapable,
+        Mark::OldBuildRefused,
+        Mark::OldBuildStopped,
+        Mark::OldBuildNotConnected,
+    ];
+}
+
+/// How often each mark was reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    reached: BTreeMap<Mark, u64>,
+}
+
+impl Marks {
+    /// The branch was taken once more.
+    pub(crate) fn reach(&mut self, mark: Mark) {
+        *self.reached.entry(mark).or_default() += 1;
+    }
+
+    /// How often it was.
+    #[must_use]
+    pub fn count(&self, mark: Mark) -> u64 {
+        self.reached.get(&mark).copied().unwrap_or(0)
+    }
+
+    /// Adds those of another run.
+    pub(crate) fn add(&mut self, other: &Marks) {
+        for (mark, count) in &other.reached {
+            *self.reached.entry(*mark).or_default() += count;
+        }
+    }
+
+    /// Those that no run reached.
+    pub fn never(&self) -> impl Iterator<Item = Mark> {
+        Mark::ALL.into_iter().filter(|mark| self.count(*mark) == 0)
+    }
+}
+
+impl fmt::Display for Marks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reached.iter().try_for_each(|(mark, count)| write!(f, " {mark:?} {count}"))
+    }
+}
