@@ -17,7 +17,8 @@ use std::time::Duration;
 /// How long the core may take to say where it stands.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves one node.
+/// Serves one node; clones serve it on other listeners.
+#[derive(Clone)]
 pub(crate) struct AdminEndpoint {
     handle: NodeHandle,
 }

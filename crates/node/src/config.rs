@@ -1,19 +1,26 @@
 //! Settings of a node: where they come from, what they default to, and how they must relate.
 //!
-//! Layers, each overriding those after it: flags (crate `quorate`), environment (`QUORATE_*`), a
-//! TOML file, defaults. Whatever is unknown, malformed or contradictory is refused in one sentence
-//! that names the setting.
+//! Layers, each overriding those after it: flags (crate `quorate`), environment (`QUORATE_*`, then
+//! etcd's `ETCD_*`), a TOML file, defaults. Whatever is unknown, malformed or contradictory is
+//! refused in one sentence that names the setting.
+//!
+//! A new setting is a field of [`Settings`], a name in its `or`, and a flag of crate `quorate`; if
+//! etcd has it too, a row of `etcd_flags`.
 
+mod environment;
+mod etcd_flags;
 mod initial_cluster;
+mod listen_url;
 #[cfg(test)]
 mod tests;
 
+pub use etcd_flags::{Translated, translate};
 pub use initial_cluster::{ClusterIdentity, InitialMember};
 
 use crate::log_disk::SyncForm;
 use crate::log_structured_merge_tree::EngineLimits;
+use listen_url::{Place, Scheme};
 use serde::Deserialize;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,12 +46,16 @@ pub struct Settings {
     pub name: Option<String>,
     /// Where everything durable lives.
     pub data_dir: Option<PathBuf>,
-    /// `host:port` on which etcd clients are served.
+    /// `host:port`s on which etcd clients are served.
     pub etcd: Option<String>,
-    /// `host:port` on which members are served.
+    /// `host:port`s on which members are served.
     pub peer: Option<String>,
-    /// `host:port` of status and metrics.
+    /// `host:port`s of status and metrics.
     pub admin: Option<String>,
+    /// Where the other members reach this one, if not where `initial-cluster` says.
+    pub initial_advertise_peer_urls: Option<String>,
+    /// `new`, or `existing` for a member that joins.
+    pub initial_cluster_state: Option<String>,
     /// `name=host:port,…`: all members, this one included, the same on each.
     pub initial_cluster: Option<String>,
     /// Tells apart clusters that have the same members.
@@ -67,10 +78,15 @@ pub struct Settings {
     pub test_power_loss: Option<bool>,
     /// Hidden, for tests: the planted bug; needs `test-power-loss`.
     pub test_no_sync: Option<bool>,
+    /// What is logged: `debug`, `info`, `warn` or `error`.
+    pub log_level: Option<String>,
     /// Hidden, for tests: a file that says how many bytes are free.
     pub test_free_space_file: Option<PathBuf>,
     /// Hidden, for tests: speak no higher feature level than this.
     pub test_feature_level: Option<u32>,
+    /// What was accepted but means nothing here, to be logged.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 /// Settings of a node, complete and consistent.
@@ -80,12 +96,12 @@ pub struct NodeConfig {
     pub name: String,
     /// Where everything durable lives.
     pub data_dir: PathBuf,
-    /// `host:port` to serve etcd clients on.
-    pub etcd: String,
-    /// `host:port` to serve members on.
-    pub peer: String,
-    /// `host:port` to serve status and metrics on.
-    pub admin: String,
+    /// Where to serve etcd clients; not empty.
+    pub etcd: Vec<Listen>,
+    /// Where to serve members; not empty.
+    pub peer: Vec<Listen>,
+    /// Where to serve status and metrics; not empty.
+    pub admin: Vec<Listen>,
     /// All members, ascending by name, and the ids that follow from them.
     pub cluster: ClusterIdentity,
     /// Where clients are told to reach this member; if empty, at the address served.
@@ -108,6 +124,28 @@ pub struct NodeConfig {
     pub free_space_file: Option<PathBuf>,
     /// Highest feature level that this node speaks; less than the build's only for tests.
     pub feature_level: u32,
+    /// Filter of the log, if it was set.
+    pub log_level: Option<String>,
+    /// What was accepted but means nothing here.
+    pub notes: Vec<String>,
+}
+
+/// Where a node listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// `host:port`.
+    pub address: String,
+    /// How it is spoken to there.
+    pub transport: Transport,
+}
+
+/// What protects a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Nothing.
+    Plain,
+    /// TLS.
+    Tls,
 }
 
 impl Settings {
@@ -120,62 +158,25 @@ impl Settings {
             let line = error.span().map_or(1, |span| {
                 1 + text.as_bytes()[..span.start].iter().filter(|byte| **byte == b'\n').count()
             });
-            format!("{origin}, line {line}: {}", error.message().replace('\n', " "))
+            format!("{origin}, line {line}: {}", environment::sentence(&error))
         })
-    }
-
-    /// Picks the `QUORATE_*` variables out of `variables`.
-    ///
-    /// # Errors
-    /// One sentence about a variable that is unknown or malformed.
-    pub fn from_environment(
-        variables: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Settings, String> {
-        let mut table = toml::Table::new();
-        for (variable, value) in variables {
-            let Some(key) = variable.strip_prefix("QUORATE_") else { continue };
-            if is_foreign(key) {
-                continue;
-            }
-            let key = key.to_ascii_lowercase().replace('_', "-");
-            // A number or a flag stands for itself in TOML, anything else is text.
-            let value = match (value.parse::<i64>(), value.parse::<bool>()) {
-                _ if is_text(&key) => toml::Value::String(value),
-                (Ok(number), _) => toml::Value::Integer(number),
-                (_, Ok(flag)) => toml::Value::Boolean(flag),
-                _ => toml::Value::String(value),
-            };
-            let single: toml::Table = [(key.clone(), value.clone())].into_iter().collect();
-            single.try_into::<Settings>().map_err(|error| {
-                format!("environment variable {variable}: {}", error.message().replace('\n', " "))
-            })?;
-            table.insert(key, value);
-        }
-        table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())
     }
 
     /// These settings, and where they are silent, those of `lower`.
     #[must_use]
     pub fn or(self, lower: Settings) -> Settings {
-        Settings {
-            name: self.name.or(lower.name),
-            data_dir: self.data_dir.or(lower.data_dir),
-            etcd: self.etcd.or(lower.etcd),
-            peer: self.peer.or(lower.peer),
-            admin: self.admin.or(lower.admin),
-            initial_cluster: self.initial_cluster.or(lower.initial_cluster),
-            initial_cluster_token: self.initial_cluster_token.or(lower.initial_cluster_token),
-            advertise_etcd: self.advertise_etcd.or(lower.advertise_etcd),
-            heartbeat_ms: self.heartbeat_ms.or(lower.heartbeat_ms),
-            election_ms: self.election_ms.or(lower.election_ms),
-            lease_ms: self.lease_ms.or(lower.lease_ms),
-            cache_mib: self.cache_mib.or(lower.cache_mib),
-            reserve_mib: self.reserve_mib.or(lower.reserve_mib),
-            front_ends: self.front_ends.or(lower.front_ends),
-            test_power_loss: self.test_power_loss.or(lower.test_power_loss),
-            test_no_sync: self.test_no_sync.or(lower.test_no_sync),
-            test_free_space_file: self.test_free_space_file.or(lower.test_free_space_file),
-            test_feature_level: self.test_feature_level.or(lower.test_feature_level),
+        let notes = [self.notes, lower.notes].concat();
+        macro_rules! first_of {
+            ($($field:ident)*) => {
+                Settings { notes, $($field: self.$field.or(lower.$field)),* }
+            };
+        }
+        first_of! {
+            name data_dir etcd peer admin
+            initial_cluster initial_cluster_token initial_cluster_state initial_advertise_peer_urls
+            advertise_etcd
+            heartbeat_ms election_ms lease_ms cache_mib reserve_mib front_ends log_level
+            test_power_loss test_no_sync test_free_space_file test_feature_level
         }
     }
 
@@ -188,26 +189,19 @@ impl Settings {
         let name = self.name.unwrap_or_else(|| "default".to_owned());
         check_name(&name)?;
         let token = self.initial_cluster_token.unwrap_or_else(|| "quorate-cluster".to_owned());
-        let (members, peer) = match (&self.initial_cluster, self.peer) {
-            (None, peer) => {
-                let peer = address("peer", peer.as_deref().unwrap_or("127.0.0.1:2380"))?;
-                (vec![InitialMember { name: name.clone(), address: peer.clone() }], peer)
-            }
-            (Some(list), peer) => {
-                let members = initial_cluster::parse(list)?;
-                let own = members.iter().find(|member| member.name == name).ok_or_else(|| {
-                    format!("initial-cluster does not list this member, {name:?} (set by name)")
-                })?;
-                let peer = address("peer", peer.as_deref().unwrap_or(&own.address))?;
-                (members, peer)
-            }
-        };
+        initial_cluster::check_state(self.initial_cluster_state.as_deref())?;
+        let (members, own) = initial_cluster::members(
+            &name,
+            self.initial_cluster.as_deref(),
+            self.initial_advertise_peer_urls.as_deref(),
+            self.peer.as_deref(),
+        )?;
         let election_timeout = Duration::from_millis(self.election_ms.unwrap_or(1000));
         let config = NodeConfig {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("quorate-data").join(&name)),
-            etcd: address("etcd", self.etcd.as_deref().unwrap_or("127.0.0.1:2379"))?,
-            peer,
-            admin: address("admin", self.admin.as_deref().unwrap_or("127.0.0.1:2381"))?,
+            etcd: listen("etcd", self.etcd.as_deref().unwrap_or("127.0.0.1:2379"))?,
+            peer: listen("peer", self.peer.as_deref().unwrap_or(&own))?,
+            admin: listen("admin", self.admin.as_deref().unwrap_or("127.0.0.1:2381"))?,
             cluster: ClusterIdentity::derive(&name, members, &token)?,
             name,
             client_urls: client_urls(self.advertise_etcd.as_deref())?,
@@ -226,6 +220,8 @@ impl Settings {
             sync_form,
             free_space_file: self.test_free_space_file,
             feature_level: self.test_feature_level.unwrap_or(FEATURE_LEVEL).min(FEATURE_LEVEL),
+            log_level: self.log_level.as_deref().map(log_level).transpose()?,
+            notes: self.notes,
         };
         config.validate()?;
         Ok(config)
@@ -257,12 +253,12 @@ impl NodeConfig {
     pub fn validate(&self) -> Result<(), String> {
         let own = self.cluster.members.iter().find(|member| member.name == self.name);
         let own = own.ok_or("initial-cluster does not list this member")?;
-        let addresses = [("etcd", &self.etcd), ("peer", &self.peer), ("admin", &self.admin)];
-        for (at, (first, left)) in addresses.iter().enumerate() {
-            for (second, right) in &addresses[at + 1..] {
-                // Port 0 lets the system choose, differently each time.
-                if left == right && !left.ends_with(":0") {
-                    return Err(format!("{first} and {second} are both {left}"));
+        let listeners = [("etcd", &self.etcd), ("peer", &self.peer), ("admin", &self.admin)];
+        for (at, (first, left)) in listeners.iter().enumerate() {
+            for (second, right) in &listeners[at + 1..] {
+                let both = left.iter().find(|one| right.iter().any(|two| one.clashes_with(two)));
+                if let Some(both) = both {
+                    return Err(format!("{first} and {second} are both {}", both.address));
                 }
             }
         }
@@ -291,21 +287,6 @@ impl NodeConfig {
     }
 }
 
-/// Whether text that looks like a number or a flag stays text.
-fn is_text(key: &str) -> bool {
-    let numeric = key.ends_with("-ms")
-        || key.ends_with("-mib")
-        || key == "front-ends"
-        || key == "test-feature-level";
-    !numeric && key != "test-power-loss" && key != "test-no-sync"
-}
-
-/// Variables that are not settings: the log filter, and what Kubernetes sets for a service that is
-/// called "quorate".
-fn is_foreign(key: &str) -> bool {
-    key == "LOG" || key.starts_with("SERVICE_") || key == "PORT" || key.starts_with("PORT_")
-}
-
 fn check_name(name: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
@@ -318,24 +299,32 @@ fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
-/// `host:port`, with an `http://` that people bring along from etcd taken off.
-fn address(setting: &str, text: &str) -> Result<String, String> {
-    if text.starts_with("https://") {
-        return Err(format!("{setting} is {text:?}, but TLS is not available yet"));
+impl Listen {
+    /// Port 0 lets the system choose, differently each time.
+    fn clashes_with(&self, other: &Listen) -> bool {
+        self.address == other.address && !self.address.ends_with(":0")
     }
-    let bare = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    let malformed = || format!("{setting} is {text:?}; it should look like 127.0.0.1:2379");
-    let (host, port) = bare.rsplit_once(':').ok_or_else(malformed)?;
-    port.parse::<u16>().map_err(|_| malformed())?;
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let sound = match bracketed {
-        Some(inner) => inner.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()),
-        None => {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-            !host.is_empty() && host.bytes().all(plain)
-        }
+}
+
+fn listen(setting: &str, list: &str) -> Result<Vec<Listen>, String> {
+    let listen = |place: Place| {
+        Ok(Listen { transport: transport(setting, &place)?, address: place.address })
     };
-    if sound { Ok(bare.to_owned()) } else { Err(malformed()) }
+    listen_url::places(setting, list)?.into_iter().map(listen).collect()
+}
+
+fn transport(setting: &str, place: &Place) -> Result<Transport, String> {
+    match place.scheme {
+        Scheme::Tls => Err(format!("{setting} has https://, but TLS is not available yet")),
+        Scheme::Plain | Scheme::Unsaid => Ok(Transport::Plain),
+    }
+}
+
+/// `host:port` of a member.
+fn address(setting: &str, text: &str) -> Result<String, String> {
+    let place = listen_url::place(setting, text)?;
+    transport(setting, &place)?;
+    Ok(place.address)
 }
 
 fn client_urls(list: Option<&str>) -> Result<Vec<String>, String> {
@@ -343,6 +332,15 @@ fn client_urls(list: Option<&str>) -> Result<Vec<String>, String> {
     list.split(',')
         .map(|url| address("advertise-etcd", url).map(|bare| format!("http://{bare}")))
         .collect()
+}
+
+/// etcd's levels; what ends a program there is an error here.
+fn log_level(level: &str) -> Result<String, String> {
+    match level {
+        "debug" | "info" | "warn" | "error" => Ok(level.to_owned()),
+        "dpanic" | "panic" | "fatal" => Ok("error".to_owned()),
+        _ => Err(format!("log-level is {level:?}; it should be debug, info, warn or error")),
+    }
 }
 
 fn mebibytes(setting: &str, count: u64) -> Result<u64, String> {

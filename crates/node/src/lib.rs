@@ -15,12 +15,15 @@ mod log_disk;
 mod log_structured_merge_tree;
 mod meters;
 mod peers;
+mod readiness;
 mod runtime;
 mod update_queue;
 mod watch_streams;
 
 pub use boot_clock::{monotonic_now, wall_now};
-pub use config::{ClusterIdentity, InitialMember, NodeConfig, Settings};
+pub use config::{
+    ClusterIdentity, InitialMember, Listen, NodeConfig, Settings, Translated, Transport, translate,
+};
 pub use data_directory::DataDirectory;
 pub use handle::{Identity, NodeHandle, Timings};
 pub use log_disk::{LogDisk, OnCompletion, SyncForm};

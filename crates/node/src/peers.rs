@@ -136,10 +136,17 @@ impl PeerNetwork {
     }
 
     /// Serves until `stopping` turns true.
-    pub(crate) async fn run(self, listener: TcpListener, mut stopping: watch::Receiver<bool>) {
+    pub(crate) async fn run(
+        self,
+        listeners: Vec<TcpListener>,
+        mut stopping: watch::Receiver<bool>,
+    ) {
         let network = self.shared;
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(Arc::clone(&network), listener));
+        let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+        for listener in listeners {
+            tasks.spawn(accept(Arc::clone(&network), listener, Arc::clone(&strangers)));
+        }
         let mut wanted = network.wanted.subscribe();
         let mut dialed = BTreeSet::new();
         loop {
@@ -261,8 +268,7 @@ async fn call(network: &Arc<Network>, id: NodeId) -> Result<Connection, Handshak
     handshake::introduce(network, id, stream).await
 }
 
-async fn accept(network: Arc<Network>, listener: TcpListener) {
-    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+async fn accept(network: Arc<Network>, listener: TcpListener, strangers: Arc<Semaphore>) {
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}

@@ -15,7 +15,7 @@ mod member_directory;
 mod tests;
 
 use crate::admin::AdminEndpoint;
-use crate::config::NodeConfig;
+use crate::config::{Listen, NodeConfig};
 use crate::correlation_identifier::PendingReplies;
 use crate::data_directory::{DataDirectory, random_bytes};
 use crate::etcd::EtcdFrontEnd;
@@ -25,6 +25,7 @@ use crate::log_disk::{LogDisk, OnCompletion};
 use crate::log_structured_merge_tree::LsmEngine;
 use crate::monotonic_now;
 use crate::peers::{LocalPeer, PeerNetwork};
+use crate::readiness;
 use crate::update_queue::{QueueLimits, UpdateQueue};
 use crate::watch_streams::WatchStreams;
 use clocks::{ClockBound, GroupId};
@@ -40,6 +41,7 @@ use std::time::Duration;
 use store::command::Member;
 use store::{Engine, MachineKind, StoreLimits, WatchLimits};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use wal::{DiskError, WalConfig};
 
 /// The groups of every node, and what each one's state machine is.
@@ -107,6 +109,7 @@ impl Node {
     /// One plain sentence: what is wrong and what to do.
     pub fn start(config: &NodeConfig) -> Result<Node, String> {
         config.validate()?;
+        config.notes.iter().for_each(|note| tracing::info!("{note}"));
         let cluster = &config.cluster;
         let directory = DataDirectory::open(&config.data_dir, cluster.id, cluster.node)?;
         directory.check_log()?;
@@ -208,8 +211,9 @@ impl Node {
         let stopping = || self.handle.shared.stopping.subscribe();
         let stopped = stopping();
         self.outer.push(self.runtime("peers", async move {
-            let listener = tokio::net::TcpListener::from_std(listeners.peer);
-            network.run(listener.map_err(|error| error.to_string())?, stopped).await;
+            let listeners = listeners.peer.into_iter().map(tokio::net::TcpListener::from_std);
+            let listeners = listeners.collect::<Result<_, _>>();
+            network.run(listeners.map_err(|error| error.to_string())?, stopped).await;
             Ok(())
         })?);
         let free_space = FreeSpace {
@@ -219,19 +223,26 @@ impl Node {
         };
         let (log, stopped) = (self.handle.shared.log.clone(), stopping());
         let admin = AdminEndpoint::new(self.handle.clone());
+        let handle = self.handle.clone();
         self.outer.push(self.runtime("admin", async move {
             tokio::spawn(free_space.watch(log, stopped));
-            admin.serve(listeners.admin).await.map_err(|error| error.to_string())
+            tokio::spawn(readiness::tell(handle));
+            all(listeners.admin.into_iter().map(|listener| admin.clone().serve(listener))).await
         })?);
         let front_end = EtcdFrontEnd::new(self.handle.clone());
         for _ in 0..config.front_ends {
-            let listener = listeners.etcd.try_clone();
-            let listener = listener.map_err(|error| format!("cannot share a socket: {error}"))?;
+            let shared = listeners.etcd.iter().map(TcpListener::try_clone);
+            let shared = shared.collect::<Result<Vec<_>, _>>();
+            let shared = shared.map_err(|error| format!("cannot share a socket: {error}"))?;
             let front_end = front_end.clone();
             self.outer.push(self.runtime("front-end", async move {
-                let served = front_end.serve(listener).await;
+                let serve = |listener| {
+                    let front_end = front_end.clone();
+                    async move { front_end.serve(listener).await }
+                };
+                let served = all(shared.into_iter().map(serve)).await;
                 connections_end().await;
-                served.map_err(|error| error.to_string())
+                served
             })?);
         }
         Ok(())
@@ -319,6 +330,17 @@ impl Drop for Node {
     }
 }
 
+/// Serves all listeners of one runtime, until each has ended or one failed.
+async fn all(
+    serving: impl Iterator<Item = impl Future<Output = std::io::Result<()>> + Send + 'static>,
+) -> Result<(), String> {
+    let mut serving: JoinSet<_> = serving.collect();
+    while let Some(served) = serving.join_next().await {
+        served.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
 /// Lets connections of this runtime say goodbye and requests under way end, for a while.
 async fn connections_end() {
     let tasks = tokio::runtime::Handle::current().metrics();
@@ -346,20 +368,28 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 struct Listeners {
-    etcd: TcpListener,
-    peer: TcpListener,
-    admin: TcpListener,
+    etcd: Vec<TcpListener>,
+    peer: Vec<TcpListener>,
+    admin: Vec<TcpListener>,
     addresses: Addresses,
 }
 
 impl Listeners {
     fn bind(config: &NodeConfig) -> Result<Listeners, String> {
-        let (etcd, etcd_address) = bind("etcd", &config.etcd)?;
-        let (peer, peer_address) = bind("peer", &config.peer)?;
-        let (admin, admin_address) = bind("admin", &config.admin)?;
+        let (etcd, etcd_address) = bind_all("etcd", &config.etcd)?;
+        let (peer, peer_address) = bind_all("peer", &config.peer)?;
+        let (admin, admin_address) = bind_all("admin", &config.admin)?;
         let addresses = Addresses { etcd: etcd_address, peer: peer_address, admin: admin_address };
         Ok(Listeners { etcd, peer, admin, addresses })
     }
+}
+
+/// The listeners, and where the first of them listens.
+fn bind_all(setting: &str, places: &[Listen]) -> Result<(Vec<TcpListener>, SocketAddr), String> {
+    let bound = places.iter().map(|place| bind(setting, &place.address));
+    let bound = bound.collect::<Result<Vec<_>, _>>()?;
+    let first = bound.first().expect("validated: there is one").1;
+    Ok((bound.into_iter().map(|(listener, _)| listener).collect(), first))
 }
 
 fn bind(setting: &str, address: &str) -> Result<(TcpListener, SocketAddr), String> {

@@ -36,6 +36,7 @@ pub(crate) enum Task {
 
 /// Options of `start`. Each may also be set by the environment (QUORATE_DATA_DIR for --data-dir)
 /// and by the configuration file (data-dir = "…"); the command line wins, then the environment.
+/// Flags and variables of etcd (--listen-client-urls, ETCD_DATA_DIR) are understood as well.
 #[derive(Debug, Args)]
 pub(crate) struct StartOptions {
     /// TOML file with settings named like these flags.
@@ -47,15 +48,23 @@ pub(crate) struct StartOptions {
     /// Where everything durable lives [default: quorate-data/NAME].
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,
-    /// host:port for clients of the etcd protocol [default: 127.0.0.1:2379].
+    /// host:port, or several with commas, for clients of the etcd protocol [default:
+    /// 127.0.0.1:2379].
     #[arg(long)]
     pub(crate) etcd: Option<String>,
-    /// host:port for the other nodes [default: 127.0.0.1:2380].
+    /// host:port, or several, for the other nodes [default: as in --initial-cluster, or
+    /// 127.0.0.1:2380].
     #[arg(long)]
     pub(crate) peer: Option<String>,
-    /// host:port for status and metrics [default: 127.0.0.1:2381].
+    /// host:port, or several, for status and metrics [default: 127.0.0.1:2381].
     #[arg(long)]
     pub(crate) admin: Option<String>,
+    /// new, or existing for a node that was added to a running cluster.
+    #[arg(long)]
+    pub(crate) initial_cluster_state: Option<String>,
+    /// URL at which the other nodes reach this one [default: as in --initial-cluster].
+    #[arg(long)]
+    pub(crate) initial_advertise_peer_urls: Option<String>,
     /// NAME=host:port of every node, separated by commas, the same on each [default: this node].
     #[arg(long)]
     pub(crate) initial_cluster: Option<String>,
@@ -83,6 +92,10 @@ pub(crate) struct StartOptions {
     /// Threads that serve clients [default: one per core].
     #[arg(long)]
     pub(crate) front_ends: Option<usize>,
+    /// What is logged: debug, info, warn or error; QUORATE_LOG says it in more detail [default:
+    /// info].
+    #[arg(long)]
+    pub(crate) log_level: Option<String>,
     /// Hold unsynced log writes in memory, so that a kill is a power loss.
     #[arg(long, hide = true)]
     pub(crate) test_power_loss: bool,

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod dev;
+mod etcd_words;
 mod failover;
 mod sim;
 mod start;
@@ -32,12 +33,19 @@ fn say(line: impl Display) {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let (arguments, notes) = match etcd_words::understand(std::env::args_os()) {
+        Ok(understood) => understood,
+        Err(sentence) => {
+            eprintln!("quorate: {sentence}");
+            return ExitCode::from(2);
+        }
+    };
+    let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => return arguments::refuse(&error),
     };
     let result = match arguments.task {
-        Task::Start(options) => start::run(*options),
+        Task::Start(options) => start::run(*options, notes),
         Task::Dev(options) => dev::run(options),
         Task::Status(options) => status::run(&options),
         Task::Sim(options) => sim::run(&options),

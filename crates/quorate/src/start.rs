@@ -12,10 +12,10 @@ use crate::Failure;
 use crate::arguments::StartOptions;
 
 /// Runs the node.
-pub(crate) fn run(options: StartOptions) -> Result<(), Failure> {
+pub(crate) fn run(options: StartOptions, notes: Vec<String>) -> Result<(), Failure> {
     let stop_with_stdin = options.stop_with_stdin;
-    let config = configure(options).map_err(Failure::Usage)?;
-    log_to_stderr().map_err(Failure::Usage)?;
+    let config = configure(options, notes).map_err(Failure::Usage)?;
+    log_to_stderr(config.log_level.as_deref()).map_err(Failure::Usage)?;
     let node = Node::start(&config).map_err(Failure::Failed)?;
     let Addresses { etcd, peer, admin } = node.addresses();
     let name = &config.name;
@@ -27,9 +27,10 @@ pub(crate) fn run(options: StartOptions) -> Result<(), Failure> {
     node.wait().map_err(Failure::Failed)
 }
 
-/// The filter is `QUORATE_LOG`.
-fn log_to_stderr() -> Result<(), String> {
-    let filter = std::env::var("QUORATE_LOG").unwrap_or_else(|_| "info".to_owned());
+/// The filter is `QUORATE_LOG`, else the level that was set.
+fn log_to_stderr(level: Option<&str>) -> Result<(), String> {
+    let filter = std::env::var("QUORATE_LOG");
+    let filter = filter.unwrap_or_else(|_| level.unwrap_or("info").to_owned());
     let filter = EnvFilter::try_new(&filter)
         .map_err(|error| format!("QUORATE_LOG is {filter:?}: {error}"))?;
     let terminal = std::io::stderr().is_terminal();
@@ -72,7 +73,7 @@ fn stop_at_end_of_input(stopper: Stopper) -> Result<(), String> {
 }
 
 /// Command line over environment over file over defaults.
-fn configure(options: StartOptions) -> Result<NodeConfig, String> {
+fn configure(options: StartOptions, notes: Vec<String>) -> Result<NodeConfig, String> {
     let file = match &options.config {
         None => Settings::default(),
         Some(path) => {
@@ -83,7 +84,7 @@ fn configure(options: StartOptions) -> Result<NodeConfig, String> {
         }
     };
     let environment = Settings::from_environment(environment()?)?;
-    flags(options).or(environment).or(file).resolve()
+    Settings { notes, ..flags(options) }.or(environment).or(file).resolve()
 }
 
 /// Our variables must be text; what others are is not our business.
@@ -93,7 +94,7 @@ fn environment() -> Result<Vec<(String, String)>, String> {
         let Ok(name) = name.into_string() else { continue };
         match value.into_string() {
             Ok(value) => variables.push((name, value)),
-            Err(_) if name.starts_with("QUORATE_") => {
+            Err(_) if name.starts_with("QUORATE_") || name.starts_with("ETCD_") => {
                 return Err(format!("environment variable {name} is not UTF-8"));
             }
             Err(_) => {}
@@ -111,6 +112,8 @@ fn flags(options: StartOptions) -> Settings {
         admin: options.admin,
         initial_cluster: options.initial_cluster,
         initial_cluster_token: options.initial_cluster_token,
+        initial_cluster_state: options.initial_cluster_state,
+        initial_advertise_peer_urls: options.initial_advertise_peer_urls,
         advertise_etcd: options.advertise_etcd,
         heartbeat_ms: options.heartbeat_ms,
         election_ms: options.election_ms,
@@ -119,9 +122,11 @@ fn flags(options: StartOptions) -> Settings {
         reserve_mib: options.reserve_mib,
         front_ends: options.front_ends,
         test_feature_level: options.test_feature_level,
+        log_level: options.log_level,
         // A flag that is not given says nothing.
         test_power_loss: options.test_power_loss.then_some(true),
         test_no_sync: options.test_no_sync.then_some(true),
         test_free_space_file: options.test_free_space_file,
+        notes: Vec::new(),
     }
 }

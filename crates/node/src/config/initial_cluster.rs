@@ -59,8 +59,51 @@ impl ClusterIdentity {
     }
 }
 
+/// A start makes a cluster only of a directory that is new, whatever the state is said to be.
+pub(super) fn check_state(state: Option<&str>) -> Result<(), String> {
+    match state {
+        None | Some("new" | "existing") => Ok(()),
+        Some(state) => {
+            Err(format!("initial-cluster-state is {state:?}; it should be new or existing"))
+        }
+    }
+}
+
+/// The members, and where the others reach the one called `name`.
+///
+/// If there is no list, the member is alone, at the address that it advertises, or listens on.
+pub(super) fn members(
+    name: &str,
+    list: Option<&str>,
+    advertised: Option<&str>,
+    listened: Option<&str>,
+) -> Result<(Vec<InitialMember>, String), String> {
+    let setting = "initial-advertise-peer-urls";
+    let advertised = advertised.map(|text| address(setting, text)).transpose()?;
+    let Some(list) = list else {
+        let own = match (advertised, listened) {
+            (Some(advertised), _) => advertised,
+            (None, None) => "127.0.0.1:2380".to_owned(),
+            (None, Some(listened)) => address("peer", listened.split(',').next().unwrap_or(""))?,
+        };
+        let member = InitialMember { name: name.to_owned(), address: own.clone() };
+        return Ok((vec![member], own));
+    };
+    let members = parse(list)?;
+    let own = members.iter().find(|member| member.name == name).ok_or_else(|| {
+        format!("initial-cluster does not list this member, {name:?} (set by name)")
+    })?;
+    let own = own.address.clone();
+    match advertised {
+        Some(advertised) if advertised != own => Err(format!(
+            "initial-cluster has this member, {name:?}, at {own}, but {setting} is {advertised}"
+        )),
+        _ => Ok((members, own)),
+    }
+}
+
 /// Reads `name=host:port,…`.
-pub(super) fn parse(list: &str) -> Result<Vec<InitialMember>, String> {
+fn parse(list: &str) -> Result<Vec<InitialMember>, String> {
     let mut members: Vec<InitialMember> = Vec::new();
     for part in list.split(',') {
         let (name, place) = part.trim().split_once('=').ok_or_else(|| {

@@ -11,6 +11,12 @@ fn environment(variables: &[(&str, &str)]) -> Result<Settings, String> {
     Settings::from_environment(owned)
 }
 
+fn plain(addresses: &[&str]) -> Vec<Listen> {
+    let listen =
+        |address: &&str| Listen { address: (*address).to_owned(), transport: Transport::Plain };
+    addresses.iter().map(listen).collect()
+}
+
 fn refusal(text: &str) -> String {
     toml(text).resolve().expect_err("it should be refused")
 }
@@ -20,9 +26,9 @@ fn nothing_set_is_one_durable_node_on_the_standard_ports() {
     let config = Settings::default().resolve().expect("the defaults are sound");
     assert_eq!(config.name, "default");
     assert_eq!(config.data_dir, PathBuf::from("quorate-data/default"));
-    assert_eq!(config.etcd, "127.0.0.1:2379");
-    assert_eq!(config.peer, "127.0.0.1:2380");
-    assert_eq!(config.admin, "127.0.0.1:2381");
+    assert_eq!(config.etcd, plain(&["127.0.0.1:2379"]));
+    assert_eq!(config.peer, plain(&["127.0.0.1:2380"]));
+    assert_eq!(config.admin, plain(&["127.0.0.1:2381"]));
     assert_eq!(config.cluster.members.len(), 1);
     assert_eq!(config.cluster.ids, [config.cluster.node]);
     assert_eq!(config.heartbeat_interval, Duration::from_millis(100));
@@ -45,7 +51,7 @@ fn flags_override_the_environment_which_overrides_the_file() {
     ]);
     let flags = Settings { etcd: Some("10.0.0.3:3".to_owned()), ..Settings::default() };
     let config = flags.or(environment.expect("sound")).or(file).resolve().expect("sound");
-    assert_eq!(config.etcd, "10.0.0.3:3");
+    assert_eq!(config.etcd, plain(&["10.0.0.3:3"]));
     assert_eq!(config.name, "123", "a name of digits stays text");
     assert_eq!(config.lease, Duration::ZERO);
     assert_eq!(config.heartbeat_interval, Duration::from_millis(50));
@@ -78,10 +84,10 @@ fn ids_never_change() {
 #[test]
 fn a_listed_member_listens_where_the_list_says() {
     let list = "name = 'n2'\ninitial-cluster = 'n1=10.0.0.1:2380,n2=10.0.0.2:7000'\n";
-    assert_eq!(toml(list).resolve().expect("sound").peer, "10.0.0.2:7000");
+    assert_eq!(toml(list).resolve().expect("sound").peer, plain(&["10.0.0.2:7000"]));
     let explicit = format!("{list}peer = '0.0.0.0:7000'\n");
     let config = toml(&explicit).resolve().expect("sound");
-    assert_eq!(config.peer, "0.0.0.0:7000");
+    assert_eq!(config.peer, plain(&["0.0.0.0:7000"]));
 }
 
 #[test]
@@ -91,7 +97,7 @@ fn contradictions_are_refused_in_one_sentence() {
         ("etcd = '2379'", "etcd is \"2379\"; it should look like 127.0.0.1:2379"),
         ("etcd = '[::1:2379'", "etcd is \"[::1:2379\"; it should look like 127.0.0.1:2379"),
         ("etcd = 'a:99999'", "etcd is \"a:99999\"; it should look like 127.0.0.1:2379"),
-        ("etcd = 'https://a:1'", "etcd is \"https://a:1\", but TLS is not available yet"),
+        ("etcd = 'https://a:1'", "etcd has https://, but TLS is not available yet"),
         ("initial-cluster = 'n1=a:1'", "does not list this member, \"default\""),
         ("initial-cluster = 'default=a:1,default=b:1'", "lists \"default\" twice"),
         ("initial-cluster = 'default=a:1,b=a:1'", "lists the address a:1 twice"),
@@ -114,11 +120,98 @@ fn contradictions_are_refused_in_one_sentence() {
 }
 
 #[test]
-fn unknown_settings_are_named_with_their_place() {
-    let sentence = Settings::from_toml("name = 'a'\ndata-dri = 'b'\n", "q.toml").expect_err("typo");
-    assert!(sentence.starts_with("q.toml, line 2: unknown field `data-dri`"), "{sentence}");
-    let sentence = environment(&[("QUORATE_NAMR", "a")]).expect_err("typo");
-    assert!(sentence.starts_with("environment variable QUORATE_NAMR: unknown field"), "{sentence}");
+fn unknown_settings_are_named_with_their_place_and_no_hidden_one() {
+    let from_file =
+        Settings::from_toml("name = 'a'\ndata-dri = 'b'\n", "q.toml").expect_err("typo");
+    assert!(from_file.starts_with("q.toml, line 2: unknown setting `data-dri`"), "{from_file}");
+    let variable = environment(&[("QUORATE_NAMR", "a")]).expect_err("typo");
+    let expected = "environment variable QUORATE_NAMR: unknown setting `namr`";
+    assert!(variable.starts_with(expected), "{variable}");
+    for sentence in [from_file, variable] {
+        assert!(!sentence.contains("test-"), "{sentence}");
+    }
     let sentence = environment(&[("QUORATE_LEASE_MS", "soon")]).expect_err("not a number");
     assert!(sentence.starts_with("environment variable QUORATE_LEASE_MS: "), "{sentence}");
+}
+
+#[test]
+fn several_listeners_and_urls_are_read() {
+    let config = toml("etcd = 'http://127.0.0.1:2379,10.0.0.5:2379'\npeer = 'http://a:1/, b:1'\n")
+        .resolve()
+        .expect("sound");
+    assert_eq!(config.etcd, plain(&["127.0.0.1:2379", "10.0.0.5:2379"]));
+    assert_eq!(config.peer, plain(&["a:1", "b:1"]));
+    assert_eq!(refusal("etcd = 'a:1,a:1'"), "etcd lists a:1 twice");
+    assert_eq!(refusal("etcd = 'a:1,b:1'\npeer = 'c:1,b:1'"), "etcd and peer are both b:1");
+}
+
+#[test]
+fn the_advertised_peer_url_is_the_listed_one_or_the_only_one() {
+    let alone = toml("initial-advertise-peer-urls = 'http://h:2380'\npeer = '0.0.0.0:2380'\n");
+    let config = alone.resolve().expect("sound");
+    assert_eq!(config.cluster.members[0].address, "h:2380");
+    assert_eq!(config.peer, plain(&["0.0.0.0:2380"]));
+    let list = "initial-cluster = 'default=a:1'\n";
+    let differs = format!("{list}initial-advertise-peer-urls = 'http://b:1'");
+    let sentence = refusal(&differs);
+    let expected = "this member, \"default\", at a:1, but initial-advertise-peer-urls is b:1";
+    assert!(sentence.ends_with(expected), "{sentence}");
+}
+
+/// What Bitnami's chart sets for a member, and what Kubernetes adds.
+#[test]
+fn the_environment_of_a_helm_chart_is_understood() {
+    let headless = "etcd-headless.default.svc.cluster.local";
+    let (own, peer) =
+        (format!("http://etcd-1.{headless}:2379"), format!("http://etcd-1.{headless}:2380"));
+    let list: Vec<String> =
+        (0..3).map(|n| format!("etcd-{n}=http://etcd-{n}.{headless}:2380")).collect();
+    let settings = environment(&[
+        ("BITNAMI_DEBUG", "false"),
+        ("MY_POD_NAME", "etcd-1"),
+        ("MY_STS_NAME", "etcd"),
+        ("ETCDCTL_API", "3"),
+        ("ETCD_ON_K8S", "yes"),
+        ("ETCD_START_FROM_SNAPSHOT", "no"),
+        ("ETCD_DISASTER_RECOVERY", "no"),
+        ("ETCD_NAME", "etcd-1"),
+        ("ETCD_DATA_DIR", "/bitnami/etcd/data"),
+        ("ETCD_LOG_LEVEL", "info"),
+        ("ALLOW_NONE_AUTHENTICATION", "yes"),
+        ("ETCD_ADVERTISE_CLIENT_URLS", &own),
+        ("ETCD_LISTEN_CLIENT_URLS", "http://0.0.0.0:2379"),
+        ("ETCD_INITIAL_ADVERTISE_PEER_URLS", &peer),
+        ("ETCD_LISTEN_PEER_URLS", "http://0.0.0.0:2380"),
+        ("ETCD_INITIAL_CLUSTER_TOKEN", "etcd-cluster-k8s"),
+        ("ETCD_INITIAL_CLUSTER_STATE", "new"),
+        ("ETCD_INITIAL_CLUSTER", &list.join(",")),
+        ("ETCD_HEARTBEAT_INTERVAL", "250"),
+        ("ETCD_ELECTION_TIMEOUT", "2500"),
+        ("ETCD_SNAPSHOT_COUNT", "10000"),
+        ("ETCD_ENABLE_PPROF", ""),
+        ("ETCD_SERVICE_HOST", "10.96.0.7"),
+        ("ETCD_PORT", "tcp://10.96.0.7:2379"),
+    ]);
+    let config = settings.expect("understood").resolve().expect("sound");
+    assert_eq!(config.name, "etcd-1");
+    assert_eq!(config.data_dir, PathBuf::from("/bitnami/etcd/data"));
+    assert_eq!(config.etcd, plain(&["0.0.0.0:2379"]));
+    assert_eq!(config.client_urls, [own]);
+    assert_eq!(config.cluster.members.len(), 3);
+    assert_eq!(config.election_timeout, Duration::from_millis(2500));
+    assert_eq!(config.admin, plain(&["127.0.0.1:2381"]), "operators are served on loopback");
+    let told = |word: &str| config.notes.iter().filter(|note| note.contains(word)).count();
+    assert_eq!(told("ETCD_SNAPSHOT_COUNT is ignored: "), 1);
+    assert_eq!(told("ETCD_PORT is ignored: etcd has no such flag"), 1);
+    assert_eq!(config.notes.len(), 6, "{:?}", config.notes);
+}
+
+#[test]
+fn etcds_variables_are_checked_as_ours_and_give_way_to_them() {
+    let config = environment(&[("ETCD_NAME", "etcds"), ("QUORATE_NAME", "ours")]);
+    assert_eq!(config.expect("sound").resolve().expect("sound").name, "ours");
+    let sentence = environment(&[("ETCD_ELECTION_TIMEOUT", "1s")]).expect_err("not a number");
+    assert!(sentence.starts_with("environment variable ETCD_ELECTION_TIMEOUT: "), "{sentence}");
+    let sentence = environment(&[("ETCD_UNSAFE_NO_FSYNC", "true")]).expect_err("impossible");
+    assert!(sentence.contains("ETCD_UNSAFE_NO_FSYNC is not possible: "), "{sentence}");
 }

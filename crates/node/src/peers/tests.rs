@@ -78,7 +78,8 @@ fn start(id: NodeId, known: Known, listener: std::net::TcpListener) -> Node {
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("runtime").block_on(async {
-            running.run(TcpListener::from_std(listener).expect("listener"), stopped).await;
+            let listener = TcpListener::from_std(listener).expect("listener");
+            running.run(vec![listener], stopped).await;
         });
     });
     let (thread, seen) = (Some(thread), VecDeque::new());
