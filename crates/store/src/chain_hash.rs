@@ -96,6 +96,7 @@ impl ChainHash {
             StoreError::SessionExpired => (5, 0),
             StoreError::WrongGroup => (6, 0),
             StoreError::ForeignDirectory => (7, 0),
+            StoreError::LeaseExists => (8, 0),
         };
         self.absorb(code, 2);
         self.absorb(detail.cast_unsigned(), 3);

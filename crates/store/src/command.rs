@@ -78,6 +78,31 @@ pub enum Command {
         /// From here on history stays.
         revision: Revision,
     },
+    /// Keyspace: the lease clock moves, and leases that are due end. Made by the leader alone, for
+    /// its own term, without a session: it needs no answer, and a late one changes nothing.
+    LeaseTick {
+        /// The lease clock is at least this, in milliseconds.
+        clock_ms: u64,
+        /// Leases and keys after which no further lease is revoked by this entry.
+        revoke_max: u32,
+    },
+    /// Keyspace: a lease begins.
+    LeaseGrant {
+        /// Its id, not 0.
+        id: i64,
+        /// How long it lives after each renewal, in seconds.
+        ttl_s: u64,
+    },
+    /// Keyspace: a lease ends, and its keys with it.
+    LeaseRevoke {
+        /// Which.
+        id: i64,
+    },
+    /// Keyspace: leases live on.
+    LeaseRenew {
+        /// Which; at most [`crate::limits::LEASE_RENEW_MAX`].
+        ids: Vec<i64>,
+    },
     /// Consistent core: a member says who it is and what it speaks.
     RegisterMember(Member),
     /// Consistent core: new formats up to this level may be written.
@@ -100,6 +125,10 @@ impl Command {
             | Command::Compact { .. }
             | Command::RegisterMember(_)
             | Command::RaiseFeatureLevel { .. } => 1,
+            Command::LeaseTick { .. }
+            | Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseRenew { .. } => 2,
         }
     }
 
@@ -108,11 +137,14 @@ impl Command {
     #[must_use]
     pub fn takes_space(&self) -> bool {
         match self {
-            Command::Put(_) => true,
+            Command::Put(_) | Command::LeaseGrant { .. } => true,
             Command::Txn(txn) => txn.may_put(),
             Command::OpenSession
             | Command::DeleteRange(_)
             | Command::Compact { .. }
+            | Command::LeaseTick { .. }
+            | Command::LeaseRevoke { .. }
+            | Command::LeaseRenew { .. }
             | Command::RegisterMember(_)
             | Command::RaiseFeatureLevel { .. } => false,
         }

@@ -10,8 +10,8 @@ use crate::command::{
     SessionId, Txn, TxnOp,
 };
 use crate::limits::{
-    ENVELOPE_VERSION, ENVELOPE_VERSION_WITH_CALLER, MEMBER_ADDRESSES_MAX, TXN_DEPTH_MAX,
-    TXN_ITEMS_MAX,
+    ENVELOPE_VERSION, ENVELOPE_VERSION_WITH_CALLER, LEASE_RENEW_MAX, LEASE_TTL_MAX_S,
+    MEMBER_ADDRESSES_MAX, TXN_DEPTH_MAX, TXN_ITEMS_MAX,
 };
 use crate::range::{KeyRange, Projection, Range, SortOrder, SortTarget};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -84,6 +84,25 @@ impl Envelope {
     }
 }
 
+/// Where the caller stands, or, without one, the kind of the command.
+const CALLER_OFFSET: usize = 41;
+
+impl Envelope {
+    /// Whether these bytes of an envelope let a lease live from when they are applied, so that the
+    /// lease clock must be brought up to date before them.
+    #[must_use]
+    pub fn begins_lease_time(bytes: &Bytes) -> bool {
+        if bytes.len() <= CALLER_OFFSET {
+            return false;
+        }
+        let mut rest = bytes.slice(CALLER_OFFSET..);
+        if bytes[0] == ENVELOPE_VERSION_WITH_CALLER && get_caller(&mut rest).is_err() {
+            return false;
+        }
+        matches!(rest.first(), Some(&(LEASE_GRANT | LEASE_RENEW)))
+    }
+}
+
 impl Command {
     /// About how many bytes the command takes in memory and when encoded.
     #[must_use]
@@ -93,10 +112,14 @@ impl Command {
             + match self {
                 Command::OpenSession
                 | Command::Compact { .. }
+                | Command::LeaseTick { .. }
+                | Command::LeaseGrant { .. }
+                | Command::LeaseRevoke { .. }
                 | Command::RaiseFeatureLevel { .. } => 0,
                 Command::Put(put) => put.key.len() + put.value.len(),
                 Command::DeleteRange(delete) => key_range_weight(&delete.keys),
                 Command::Txn(txn) => txn_weight(txn),
+                Command::LeaseRenew { ids } => 8 * ids.len(),
                 Command::RegisterMember(member) => {
                     let addresses = member.peer_addresses.iter().chain(&member.client_urls);
                     member.name.len() + addresses.map(|address| 4 + address.len()).sum::<usize>()
@@ -144,6 +167,10 @@ const COMPACT: u8 = 5;
 const REGISTER_MEMBER: u8 = 6;
 const RAISE_FEATURE_LEVEL: u8 = 7;
 const RANGE: u8 = 8;
+const LEASE_TICK: u8 = 9;
+const LEASE_GRANT: u8 = 10;
+const LEASE_REVOKE: u8 = 11;
+const LEASE_RENEW: u8 = 12;
 
 const CALLER_USER: u8 = 1;
 const CALLER_CLUSTER: u8 = 2;
@@ -186,6 +213,10 @@ fn put_command(out: &mut BytesMut, command: &Command) {
             out.put_u8(COMPACT);
             out.put_i64(*revision);
         }
+        Command::LeaseTick { .. }
+        | Command::LeaseGrant { .. }
+        | Command::LeaseRevoke { .. }
+        | Command::LeaseRenew { .. } => put_lease_command(out, command),
         Command::RegisterMember(member) => {
             out.put_u8(REGISTER_MEMBER);
             put_member(out, member);
@@ -207,10 +238,55 @@ fn get_command(input: &mut Bytes) -> Result<Command, DecodeError> {
             Command::Txn(get_txn(input, &mut items, TXN_DEPTH_MAX)?)
         }
         COMPACT => Command::Compact { revision: get_i64(input)? },
+        LEASE_TICK => Command::LeaseTick { clock_ms: get_u64(input)?, revoke_max: get_u32(input)? },
+        LEASE_GRANT => Command::LeaseGrant { id: get_i64(input)?, ttl_s: get_ttl(input)? },
+        LEASE_REVOKE => Command::LeaseRevoke { id: get_i64(input)? },
+        LEASE_RENEW => Command::LeaseRenew { ids: get_lease_ids(input)? },
         REGISTER_MEMBER => Command::RegisterMember(get_member(input)?),
         RAISE_FEATURE_LEVEL => Command::RaiseFeatureLevel { level: get_u32(input)? },
         _ => return Err(DecodeError("its command is unknown")),
     })
+}
+
+fn put_lease_command(out: &mut BytesMut, command: &Command) {
+    match command {
+        Command::LeaseTick { clock_ms, revoke_max } => {
+            out.put_u8(LEASE_TICK);
+            out.put_u64(*clock_ms);
+            out.put_u32(*revoke_max);
+        }
+        Command::LeaseGrant { id, ttl_s } => {
+            out.put_u8(LEASE_GRANT);
+            out.put_i64(*id);
+            out.put_u64(*ttl_s);
+        }
+        Command::LeaseRevoke { id } => {
+            out.put_u8(LEASE_REVOKE);
+            out.put_i64(*id);
+        }
+        Command::LeaseRenew { ids } => {
+            out.put_u8(LEASE_RENEW);
+            put_count(out, ids.len());
+            ids.iter().for_each(|id| out.put_i64(*id));
+        }
+        other => unreachable!("not of leases: {other:?}"),
+    }
+}
+
+fn get_ttl(input: &mut Bytes) -> Result<u64, DecodeError> {
+    let ttl_s = get_u64(input)?;
+    if ttl_s > LEASE_TTL_MAX_S {
+        return Err(DecodeError("a lease is to live too long"));
+    }
+    Ok(ttl_s)
+}
+
+fn get_lease_ids(input: &mut Bytes) -> Result<Vec<i64>, DecodeError> {
+    let count = get_u32(input)? as usize;
+    if count > LEASE_RENEW_MAX {
+        return Err(DecodeError("it renews too many leases"));
+    }
+    (0..count).map(|_| get_i64(input)).collect()
 }
 
 /// A member as the state keeps it and as a command carries it.

@@ -31,6 +31,10 @@ pub(crate) enum Space {
     Sessions = 5,
     /// Node id → member of the cluster.
     Members = 6,
+    /// Lease → how long it lives.
+    Leases = 7,
+    /// (Lease, user key): the live keys attached to it.
+    LeaseKeys = 8,
 }
 
 /// A key and, behind it, the next one of the same text: an exclusive upper bound.
@@ -110,6 +114,29 @@ impl Layout {
         let mut key = self.prefix(Space::Members, 8);
         key.put_u64(id);
         key.freeze()
+    }
+
+    pub(crate) fn lease(self, id: i64) -> Bytes {
+        let mut key = self.prefix(Space::Leases, 8);
+        key.put_i64(id);
+        key.freeze()
+    }
+
+    pub(crate) fn lease_key(self, id: i64, user_key: &[u8]) -> Bytes {
+        let mut key = self.prefix(Space::LeaseKeys, 8 + user_key.len());
+        key.put_i64(id);
+        key.put_slice(user_key);
+        key.freeze()
+    }
+
+    /// The keys attached to a lease.
+    pub(crate) fn lease_keys_bounds(self, id: i64) -> Bounds {
+        // The greatest id by its bits is -1.
+        let to = match id {
+            -1 => self.after(Space::LeaseKeys),
+            _ => self.lease_key(id.wrapping_add(1), &[]),
+        };
+        (Bound::Included(self.lease_key(id, &[])), Bound::Excluded(to))
     }
 
     /// The user keys `start <= key < end` (`None`: no end) among the current ones.
@@ -361,6 +388,7 @@ impl GenerationRecord {
 pub(crate) const META_GENERATION: u8 = b'g';
 pub(crate) const META_STATE: u8 = b's';
 pub(crate) const META_MEMBERSHIP: u8 = b'm';
+pub(crate) const META_LEASE_CLOCK: u8 = b'l';
 
 /// Everything of a state machine that changes with most batches, in one record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

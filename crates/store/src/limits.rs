@@ -14,6 +14,13 @@ pub const TXN_DEPTH_MAX: usize = 128;
 pub const TXN_ITEMS_MAX: usize = 1 << 16;
 /// Most addresses or URLs of one member.
 pub const MEMBER_ADDRESSES_MAX: usize = 64;
+/// Most leases renewed by one command.
+pub const LEASE_RENEW_MAX: usize = 1024;
+/// Longest time to live of a lease in seconds (etcd's `MaxLeaseTTL`).
+pub const LEASE_TTL_MAX_S: u64 = 9_000_000_000;
+/// By how much a lease outlives its time to live on the lease clock: as long may pass between the
+/// moment at which a renewal was proposed and its answer.
+pub const LEASE_SLACK_MS: u64 = 1000;
 /// The chain hash is handed out at every multiple of this index, for comparison among voters.
 pub const HASH_INTERVAL: u64 = 1024;
 
@@ -74,5 +81,6 @@ impl Default for WatchLimits {
 
 const _: () = {
     assert!(TXN_DEPTH_MAX <= TXN_ITEMS_MAX);
+    assert!(LEASE_TTL_MAX_S < u64::MAX / 1000 - LEASE_SLACK_MS);
     assert!(HASH_INTERVAL.is_power_of_two());
 };

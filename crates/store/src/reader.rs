@@ -8,6 +8,7 @@ use crate::idempotent_receiver::IdempotentReceiver;
 use crate::key_layout::{
     EventId, GenerationRecord, Layout, META_MEMBERSHIP, META_STATE, StateRecord,
 };
+use crate::lease::{self, Lease};
 use crate::limits::{STATE_FORMAT, StoreLimits};
 use crate::range::{KeyRange, KeyValue, Range, Revision};
 use crate::reply::{RangeReply, StoreError, TxnReply};
@@ -197,6 +198,35 @@ impl Reader {
         }
         let compact_revision = self.state.compacted;
         Ok(Ok(KeyspaceHash { hash, compact_revision, revision }))
+    }
+
+    /// The lease clock in milliseconds.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    pub fn lease_clock_ms(&self) -> Result<u64, StoreFailure> {
+        lease::read_clock(&*self.snapshot, self.layout)
+    }
+
+    /// One lease, if it lives.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    pub fn lease(&self, id: i64) -> Result<Option<Lease>, StoreFailure> {
+        lease::read(&*self.snapshot, self.layout, id)
+    }
+
+    /// The keys attached to a lease, ascending.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    pub fn lease_keys(&self, id: i64) -> Result<Vec<Bytes>, StoreFailure> {
+        lease::keys(&*self.snapshot, self.layout, id)
+    }
+
+    /// Every lease, lazily.
+    pub fn leases(&self) -> impl Iterator<Item = Result<Lease, StoreFailure>> + '_ {
+        lease::all(&*self.snapshot, self.layout)
     }
 
     /// The members that the consistent core knows, ascending by id.

@@ -35,6 +35,27 @@ pub enum Outcome {
         /// Revision of the header.
         revision: Revision,
     },
+    /// The lease lives.
+    LeaseGranted {
+        /// Revision of the header.
+        revision: Revision,
+        /// Its id.
+        id: i64,
+        /// Its time to live in seconds.
+        ttl_s: u64,
+    },
+    /// The lease and its keys are gone.
+    LeaseRevoked {
+        /// Revision of the header.
+        revision: Revision,
+    },
+    /// Per lease asked for, in order: the time to live granted anew in seconds; 0 if it is lost.
+    LeasesRenewed {
+        /// Revision of the header.
+        revision: Revision,
+        /// The times to live.
+        ttls_s: Vec<u64>,
+    },
     /// The consistent core took note.
     Registered,
 }
@@ -99,6 +120,8 @@ pub enum StoreError {
     KeyNotFound,
     /// The lease to attach does not exist.
     LeaseNotFound,
+    /// A lease of this id lives already.
+    LeaseExists,
     /// The session is unknown or expired; nothing was applied, and a later try under it never will.
     SessionExpired,
     /// The command is not one of this group's state machine.

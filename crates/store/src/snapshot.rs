@@ -14,7 +14,7 @@ mod install;
 pub(crate) use install::{Staged, Staging};
 
 use crate::failure::StoreFailure;
-use crate::key_layout::{EventId, Space, as_slices};
+use crate::key_layout::{EventId, META_LEASE_CLOCK, Space, as_slices};
 use crate::limits::StoreLimits;
 use crate::reader::Reader;
 use crate::{Engine, state_machine::MachineKind};
@@ -89,6 +89,9 @@ enum Part {
     Header,
     Members(Bound<Bytes>),
     Sessions(Bound<Bytes>),
+    LeaseClock,
+    Leases(Bound<Bytes>),
+    LeaseKeys(Bound<Bytes>),
     Events(EventId),
     Trailer,
     End,
@@ -198,6 +201,18 @@ impl SnapshotReader {
             },
             Part::Sessions(from) => match self.fill_space(Space::Sessions, from, writer)? {
                 Some(from) => Filled::Chunk(Part::Sessions(from)),
+                None => Filled::Part(Part::LeaseClock),
+            },
+            Part::LeaseClock => {
+                self.put_single(META_LEASE_CLOCK, writer)?;
+                Filled::Part(Part::Leases(Bound::Unbounded))
+            }
+            Part::Leases(from) => match self.fill_space(Space::Leases, from, writer)? {
+                Some(from) => Filled::Chunk(Part::Leases(from)),
+                None => Filled::Part(Part::LeaseKeys(Bound::Unbounded)),
+            },
+            Part::LeaseKeys(from) => match self.fill_space(Space::LeaseKeys, from, writer)? {
+                Some(from) => Filled::Chunk(Part::LeaseKeys(from)),
                 None => Filled::Part(Part::Events(EventId::NONE)),
             },
             Part::Events(from) => match self.fill_events(from, writer)? {
@@ -209,6 +224,14 @@ impl SnapshotReader {
                 Filled::Part(Part::End)
             }
         })
+    }
+
+    /// Writes a single record, if there is one.
+    fn put_single(&self, name: u8, writer: &mut ChunkWriter) -> Result<(), StoreFailure> {
+        if let Some(value) = self.reader.snapshot.get(&self.reader.layout.meta(name))? {
+            writer.put(&Record::Single { name, value });
+        }
+        Ok(())
     }
 
     fn fill_space(

@@ -15,6 +15,7 @@ use crate::key_layout::{
     GenerationRecord, Layout, META_MEMBERSHIP, META_STATE, StateRecord, as_slices,
     generation_bounds, generation_of,
 };
+use crate::lease::{self, LeaseStatus, Leases};
 use crate::limits::{HASH_INTERVAL, STATE_FORMAT, StoreLimits};
 use crate::overlay::Overlay;
 use crate::range::Revision;
@@ -97,6 +98,7 @@ pub struct StateMachine {
     state: StateRecord,
     membership: Option<Bytes>,
     receiver: IdempotentReceiver,
+    leases: Leases,
     staging: Option<Staging>,
     /// Whether keys of another generation may be left.
     garbage: bool,
@@ -125,6 +127,7 @@ impl StateMachine {
         let state = read_state(&*snapshot, layout)?;
         let membership = snapshot.get(&layout.meta(META_MEMBERSHIP))?;
         let receiver = IdempotentReceiver::load(&*snapshot, layout, limits)?;
+        let leases = Leases::load(&*snapshot, layout)?;
         Ok(StateMachine {
             engine,
             layout,
@@ -133,6 +136,7 @@ impl StateMachine {
             state,
             membership,
             receiver,
+            leases,
             staging: None,
             garbage: true,
             failed: false,
@@ -167,6 +171,12 @@ impl StateMachine {
     #[must_use]
     pub fn physically_compacted(&self) -> Option<Revision> {
         self.state.compaction_done().then_some(self.state.compacted)
+    }
+
+    /// Where the leases stand.
+    #[must_use]
+    pub fn lease_status(&self) -> LeaseStatus {
+        self.leases.status()
     }
 
     /// Formats up to this level may be written.
@@ -251,6 +261,16 @@ impl StateMachine {
                 StoreFailure::UndecodableEntry { position: entry.position, reason: error.0 }
             })?,
         };
+        if let Command::LeaseTick { clock_ms, revoke_max } = envelope.command {
+            // Nobody waits for it, and a repetition would change nothing.
+            let ticked = self.tick_leases(overlay, applied, clock_ms, revoke_max);
+            let effect = settle(ticked)?;
+            self.close_entry(
+                index,
+                effect.as_ref().map_or_else(Effect::Refused, |()| Effect::Done),
+            );
+            return Ok(());
+        }
         let (session, sequence) = (envelope.session, envelope.sequence);
         let admission = match envelope.command {
             Command::OpenSession => self.receiver.open(session, index),
@@ -295,6 +315,12 @@ impl StateMachine {
                 MachineKind::Keyspace,
                 Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_),
             ) => self.change_keyspace(overlay, command, applied),
+            (
+                MachineKind::Keyspace,
+                Command::LeaseGrant { .. }
+                | Command::LeaseRevoke { .. }
+                | Command::LeaseRenew { .. },
+            ) => self.change_leases(overlay, command, applied),
             (MachineKind::ClusterMetadata, Command::RegisterMember(member)) => {
                 let mut hash = ChainHash(self.state.chain_hash);
                 consistent_core::register(overlay, self.layout, &mut hash, member)?;
@@ -323,29 +349,103 @@ impl StateMachine {
         self.state.chain_hash = hash.0;
     }
 
-    /// Runs a command as one transaction: all of it, or nothing.
     fn change_keyspace(
         &mut self,
         overlay: &mut Overlay,
         command: &Command,
         applied: &mut Applied,
     ) -> Result<Outcome, Stop> {
+        let ran = self.transact(overlay, applied, |writer| run_in(writer, command))?;
+        Ok(ran.outcome(self.state.revision))
+    }
+
+    /// Runs one transaction: all of it, or nothing.
+    fn transact<T>(
+        &mut self,
+        overlay: &mut Overlay,
+        applied: &mut Applied,
+        run: impl FnOnce(&mut RevisionWriter<'_>) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
         overlay.begin();
         let mut writer = RevisionWriter::new(overlay, self.layout, &self.state);
-        match run_in(&mut writer, command) {
+        match run(&mut writer) {
             Ok(ran) => {
                 let written = writer.finish();
                 overlay.commit();
                 self.state.revision = written.revision;
                 self.state.chain_hash = written.hash.0;
                 applied.events.extend(written.events);
-                Ok(ran.outcome(written.revision))
+                Ok(ran)
             }
             Err(stop) => {
                 overlay.roll_back();
                 Err(stop)
             }
         }
+    }
+
+    fn tick_leases(
+        &mut self,
+        overlay: &mut Overlay,
+        applied: &mut Applied,
+        clock_ms: u64,
+        revoke_max: u32,
+    ) -> Result<(), Stop> {
+        if self.kind != MachineKind::Keyspace {
+            return Err(StoreError::WrongGroup.into());
+        }
+        let mut hash = ChainHash(self.state.chain_hash);
+        self.leases.tick(overlay, self.layout, &mut hash, clock_ms);
+        self.state.chain_hash = hash.0;
+        let mut room = revoke_max as usize;
+        while room > 0
+            && let Some(id) = self.leases.due()
+        {
+            let keys = self.revoke_lease(overlay, applied, id)?;
+            room = room.saturating_sub(1 + keys);
+        }
+        Ok(())
+    }
+
+    /// Returns how many keys went with it.
+    fn revoke_lease(
+        &mut self,
+        overlay: &mut Overlay,
+        applied: &mut Applied,
+        id: i64,
+    ) -> Result<usize, Stop> {
+        let revoke = |writer: &mut RevisionWriter<'_>| lease::revoke(writer, id);
+        let (lease, keys) = self.transact(overlay, applied, revoke)?;
+        self.leases.forget(&lease);
+        Ok(keys)
+    }
+
+    fn change_leases(
+        &mut self,
+        overlay: &mut Overlay,
+        command: &Command,
+        applied: &mut Applied,
+    ) -> Result<Outcome, Stop> {
+        let revision = self.state.revision;
+        let mut hash = ChainHash(self.state.chain_hash);
+        let outcome = match command {
+            Command::LeaseRevoke { id } => {
+                self.revoke_lease(overlay, applied, *id)?;
+                return Ok(Outcome::LeaseRevoked { revision: self.state.revision });
+            }
+            &Command::LeaseGrant { id, ttl_s } => {
+                self.leases.grant(overlay, self.layout, &mut hash, (id, ttl_s))?;
+                Outcome::LeaseGranted { revision, id, ttl_s }
+            }
+            Command::LeaseRenew { ids } => {
+                let renew = |&id: &i64| self.leases.renew(overlay, self.layout, &mut hash, id);
+                let ttls_s = ids.iter().map(renew).collect::<Result<_, _>>()?;
+                Outcome::LeasesRenewed { revision, ttls_s }
+            }
+            _ => return Err(StoreError::WrongGroup.into()),
+        };
+        self.state.chain_hash = hash.0;
+        Ok(outcome)
     }
 
     /// Physical compaction: looks at up to `budget` events. True if there is more to do. Changes

@@ -9,6 +9,7 @@ mod compare;
 
 use crate::command::{DeleteRange, Put, Txn, TxnOp};
 use crate::key_layout::CurrentRecord;
+use crate::lease;
 use crate::range::Range;
 use crate::reply::{StoreError, TxnOpReply, TxnReply};
 use crate::versioned_value::write::RevisionWriter;
@@ -108,8 +109,7 @@ fn check_range(view: &KeyspaceView<'_>, range: &Range) -> Result<(), StoreError>
 
 /// Whether the put may be made; returns the version that it would replace.
 fn check_put(view: &KeyspaceView<'_>, put: &Put) -> Result<Option<CurrentRecord>, Stop> {
-    if put.lease != 0 {
-        // No lease can have been granted yet.
+    if put.lease != 0 && !lease::exists(view.snapshot, view.layout, put.lease)? {
         return Err(StoreError::LeaseNotFound.into());
     }
     let replaced = view.current(&put.key)?;

@@ -14,7 +14,9 @@ use clocks::LogPosition;
 pub(super) enum Record {
     /// First of all.
     Header { kind: MachineKind, state: StateRecord, membership: Option<Bytes> },
-    /// A member or a session, as it lies in the engine.
+    /// A single record of the state machine, besides those of the header.
+    Single { name: u8, value: Bytes },
+    /// A record of the spaces of [`PAIR_TAGS`], as it lies in the engine.
     Pair { space: Space, name: Bytes, value: Bytes },
     /// A retained event.
     Event { id: EventId, record: Bytes },
@@ -23,10 +25,13 @@ pub(super) enum Record {
 }
 
 const HEADER: u8 = 1;
-const MEMBER: u8 = 2;
-const SESSION: u8 = 3;
 const EVENT: u8 = 4;
 const TRAILER: u8 = 5;
+const SINGLE: u8 = 12;
+
+/// How pairs are told apart; numbers are never reused.
+const PAIR_TAGS: [(u8, Space); 4] =
+    [(2, Space::Members), (3, Space::Sessions), (6, Space::Leases), (7, Space::LeaseKeys)];
 
 pub(super) struct ChunkWriter {
     out: BytesMut,
@@ -154,8 +159,14 @@ impl Record {
                 put_bytes(out, membership.as_deref().unwrap_or_default());
             }
             Record::Pair { space, name, value } => {
-                out.put_u8(if *space == Space::Members { MEMBER } else { SESSION });
+                let tag = PAIR_TAGS.iter().find(|(_, known)| known == space);
+                out.put_u8(tag.expect("only the spaces of the list are sent").0);
                 put_bytes(out, name);
+                put_bytes(out, value);
+            }
+            Record::Single { name, value } => {
+                out.put_u8(SINGLE);
+                out.put_u8(*name);
                 put_bytes(out, value);
             }
             Record::Event { id, record } => {
@@ -180,18 +191,19 @@ impl Record {
                 let membership = Some(get_bytes(input)?).filter(|_| present);
                 Record::Header { kind, state, membership }
             }
-            tag @ (MEMBER | SESSION) => Record::Pair {
-                space: if tag == MEMBER { Space::Members } else { Space::Sessions },
-                name: get_bytes(input)?,
-                value: get_bytes(input)?,
-            },
+            SINGLE => Record::Single { name: get_u8(input)?, value: get_bytes(input)? },
             EVENT => {
                 let main = crate::envelope::get_i64(input)?;
                 let id = EventId { main, sub: crate::envelope::get_u32(input)? };
                 Record::Event { id, record: get_bytes(input)? }
             }
             TRAILER => Record::Trailer { checksum: get_u64(input)? },
-            _ => return Err(DecodeError("a record of the snapshot is unknown")),
+            tag => {
+                let known = PAIR_TAGS.iter().find(|(known, _)| *known == tag);
+                let &(_, space) =
+                    known.ok_or(DecodeError("a record of the snapshot is unknown"))?;
+                Record::Pair { space, name: get_bytes(input)?, value: get_bytes(input)? }
+            }
         })
     }
 }

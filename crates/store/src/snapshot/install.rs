@@ -6,8 +6,8 @@ use crate::WriteBatch;
 use crate::envelope::DecodeError;
 use crate::event::EventKind;
 use crate::key_layout::{
-    CurrentRecord, EventId, EventRecord, GenerationRecord, Layout, META_MEMBERSHIP, META_STATE,
-    PREFIX_LENGTH, Space, StateRecord,
+    CurrentRecord, EventId, EventRecord, GenerationRecord, Layout, META_LEASE_CLOCK,
+    META_MEMBERSHIP, META_STATE, PREFIX_LENGTH, Space, StateRecord,
 };
 use crate::limits::STATE_FORMAT;
 use crate::state_machine::MachineKind;
@@ -102,6 +102,10 @@ impl Staging {
                     }
                     header = Some((*state, membership.clone()));
                 }
+                Record::Single { name, value } => {
+                    check_single(*name, value)?;
+                    batch.put(self.layout.meta(*name), value.clone());
+                }
                 Record::Pair { space, name, value } => {
                     check_pair(*space, name.clone(), value.clone())?;
                     batch.put(self.key(*space, name), value.clone());
@@ -172,6 +176,14 @@ impl Staging {
     }
 }
 
+/// Refuses single records that this version does not know, or could not read.
+fn check_single(name: u8, value: &Bytes) -> Result<(), DecodeError> {
+    match name {
+        META_LEASE_CLOCK => crate::lease::check_clock(value),
+        _ => Err(DecodeError("a single record of the snapshot is unknown")),
+    }
+}
+
 /// Refuses what would make the state unreadable.
 fn check_pair(space: Space, name: Bytes, value: Bytes) -> Result<(), DecodeError> {
     match space {
@@ -180,6 +192,7 @@ fn check_pair(space: Space, name: Bytes, value: Bytes) -> Result<(), DecodeError
             let named = name == member.id.0.to_be_bytes()[..];
             if named { Ok(()) } else { Err(DecodeError("a member is under another's id")) }
         }
+        Space::Leases | Space::LeaseKeys => crate::lease::check_record(space, &name, value),
         _ => crate::idempotent_receiver::check_record(name, value),
     }
 }
@@ -198,7 +211,7 @@ mod tests {
         #[test]
         fn hostile_chunks_are_refused_or_stored_never_a_panic(
             bodies in prop::collection::vec(any::<Vec<u8>>(), 1..4),
-            tags in prop::collection::vec(0..7u8, 3),
+            tags in prop::collection::vec(0..14u8, 3),
             done: bool,
         ) {
             let layout = Layout { group: GroupId(1), generation: 2 };

@@ -72,6 +72,7 @@ impl<'a> RevisionWriter<'a> {
             value: record.value.clone(),
         };
         self.overlay.put(self.layout.current(key), current.encode());
+        self.attach(key, replaced.as_ref().map_or(0, |old| old.lease), lease);
         let previous = replaced.map(|replaced| replaced.into_pair(key.clone()));
         self.append(id, record, previous.clone());
         previous
@@ -83,7 +84,8 @@ impl<'a> RevisionWriter<'a> {
         Ok(live.into_iter().map(|(key, record)| self.delete(key, record)).collect())
     }
 
-    fn delete(&mut self, key: Bytes, replaced: CurrentRecord) -> KeyValue {
+    /// Deletes one key, of which this is the live version.
+    pub(crate) fn delete(&mut self, key: Bytes, replaced: CurrentRecord) -> KeyValue {
         let id = self.next_id();
         let record = EventRecord {
             kind: EventKind::Delete,
@@ -95,9 +97,33 @@ impl<'a> RevisionWriter<'a> {
             value: Bytes::new(),
         };
         self.overlay.delete(self.layout.current(&key));
+        self.attach(&key, replaced.lease, 0);
         let previous = replaced.into_pair(key);
         self.append(id, record, Some(previous.clone()));
         previous
+    }
+
+    /// Moves a key from one lease to another; 0 is none.
+    fn attach(&mut self, key: &Bytes, from: i64, to: i64) {
+        if from == to {
+            return;
+        }
+        if from != 0 {
+            self.overlay.delete(self.layout.lease_key(from, key));
+        }
+        if to != 0 {
+            self.overlay.put(self.layout.lease_key(to, key), Bytes::new());
+        }
+    }
+
+    /// What is changed besides keys.
+    pub(crate) fn overlay(&mut self) -> &mut Overlay {
+        self.overlay
+    }
+
+    /// Takes a change that is not of keys into the chain hash.
+    pub(crate) fn note(&mut self, kind: &'static str, content: &[u8]) {
+        self.hash.note(kind, content);
     }
 
     fn next_id(&self) -> EventId {

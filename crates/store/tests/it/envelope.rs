@@ -9,7 +9,7 @@ use store::command::{
     Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, Member, Put,
     SessionId, Txn, TxnOp,
 };
-use store::limits::{TXN_DEPTH_MAX, TXN_ITEMS_MAX};
+use store::limits::{LEASE_RENEW_MAX, LEASE_TTL_MAX_S, TXN_DEPTH_MAX, TXN_ITEMS_MAX};
 use store::range::{KeyRange, Projection, Range, SortOrder, SortTarget};
 
 fn member() -> impl Strategy<Value = Member> {
@@ -35,6 +35,7 @@ fn command() -> impl Strategy<Value = Command> {
         any::<i64>().prop_map(|revision| Command::Compact { revision }),
         member().prop_map(Command::RegisterMember),
         any::<u32>().prop_map(|level| Command::RaiseFeatureLevel { level }),
+        lease_command(),
     ]
 }
 
@@ -42,6 +43,38 @@ fn caller() -> impl Strategy<Value = Option<Caller>> {
     let user =
         ("\\PC{0,5}", any::<u64>()).prop_map(|(name, revision)| Caller::User { name, revision });
     prop::option::of(prop_oneof![user, Just(Caller::Cluster)])
+}
+
+fn lease_command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        any::<(u64, u32)>()
+            .prop_map(|(clock_ms, revoke_max)| Command::LeaseTick { clock_ms, revoke_max }),
+        (any::<i64>(), 0..=LEASE_TTL_MAX_S)
+            .prop_map(|(id, ttl_s)| Command::LeaseGrant { id, ttl_s }),
+        any::<i64>().prop_map(|id| Command::LeaseRevoke { id }),
+        prop::collection::vec(any::<i64>(), 0..4).prop_map(|ids| Command::LeaseRenew { ids }),
+    ]
+}
+
+#[test]
+fn leases_of_a_command_and_their_time_to_live_are_bounded() {
+    let renew = |count| of(Command::LeaseRenew { ids: vec![1; count] }).encode();
+    assert!(Envelope::decode(renew(LEASE_RENEW_MAX)).is_ok());
+    assert!(Envelope::decode(renew(LEASE_RENEW_MAX + 1)).is_err());
+    let grant = |ttl_s| of(Command::LeaseGrant { id: 1, ttl_s }).encode();
+    assert!(Envelope::decode(grant(LEASE_TTL_MAX_S)).is_ok());
+    assert!(Envelope::decode(grant(LEASE_TTL_MAX_S + 1)).is_err());
+}
+
+proptest! {
+    #[test]
+    fn whether_a_lease_lives_from_it_shows_without_decoding(envelope in envelope()) {
+        let begins = matches!(
+            envelope.command,
+            Command::LeaseGrant { .. } | Command::LeaseRenew { .. }
+        );
+        prop_assert_eq!(Envelope::begins_lease_time(&envelope.encode()), begins);
+    }
 }
 
 fn envelope() -> impl Strategy<Value = Envelope> {
@@ -194,6 +227,10 @@ fn golden_envelopes() -> Vec<Envelope> {
         Command::Compact { revision: 5 },
         Command::RegisterMember(member),
         Command::RaiseFeatureLevel { level: 2 },
+        Command::LeaseTick { clock_ms: 7, revoke_max: 8 },
+        Command::LeaseGrant { id: -9, ttl_s: 10 },
+        Command::LeaseRevoke { id: 11 },
+        Command::LeaseRenew { ids: vec![12, -13] },
     ];
     let session = SessionId { member: NodeId(1), incarnation: 2 };
     let wrap = |command| Envelope {

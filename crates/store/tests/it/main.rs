@@ -1,6 +1,7 @@
 //! The state machines, seen from outside.
 
 mod envelope;
+mod lease;
 mod recovery;
 mod scripts;
 mod state_watch;

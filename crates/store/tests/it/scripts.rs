@@ -59,6 +59,11 @@ fn snapshot() {
     run_all("snapshot");
 }
 
+#[test]
+fn lease() {
+    run_all("lease");
+}
+
 #[derive(Default)]
 struct World {
     members: BTreeMap<String, Actor>,
@@ -112,6 +117,18 @@ impl goldenscript::Runner for World {
             "del" => actor.enter(Command::DeleteRange(words.delete()?)),
             "txn" => actor.enter(Command::Txn(words.txn()?)),
             "compact" => actor.enter(Command::Compact { revision: words.number("")? }),
+            "grant" => actor
+                .enter(Command::LeaseGrant { id: words.number("")?, ttl_s: words.number("ttl")? }),
+            "revoke" => actor.enter(Command::LeaseRevoke { id: words.number("")? }),
+            "renew" => {
+                let ids = words.flags().iter().map(|id| id.parse()).collect::<Result<_, _>>()?;
+                actor.enter(Command::LeaseRenew { ids })
+            }
+            "tick" => {
+                let revoke_max = words.number_or("max", 100)?;
+                actor.lease_tick(words.number("")?, revoke_max)
+            }
+            "leases" => actor.leases()?,
             "member" => actor.enter(Command::RegisterMember(words.member()?)),
             "raise" => actor.enter(Command::RaiseFeatureLevel { level: words.number("")? }),
             "get" => show_range(&actor.group.range(&words.range()?)),
@@ -203,6 +220,26 @@ impl Actor {
             Some((_, _, outcome)) => show_outcome(outcome),
             None => "skipped\n".to_owned(),
         })
+    }
+
+    fn lease_tick(&mut self, clock_ms: u64, revoke_max: u32) -> String {
+        let command = Command::LeaseTick { clock_ms, revoke_max };
+        let applied = self.group.apply(vec![envelope(SessionId::default(), 0, 0, command)]);
+        assert!(applied.outcomes.is_empty(), "nobody waits for a tick");
+        format!("revision {}, {} changes\n", applied.revision, applied.events.len())
+    }
+
+    fn leases(&self) -> Answer {
+        let status = self.group.machine.lease_status();
+        let reader = self.group.machine.reader();
+        assert_eq!(status.clock_ms, reader.lease_clock_ms()?);
+        let mut out = format!("clock={} next_due={:?}\n", status.clock_ms, status.next_due_ms);
+        for lease in reader.leases() {
+            let lease = lease?;
+            let (id, ttl_s, at) = (lease.id, lease.ttl_s, lease.expires_at_ms);
+            writeln!(out, "lease {id} ttl={ttl_s} ends={at} keys={:?}", reader.lease_keys(id)?)?;
+        }
+        Ok(out)
     }
 
     fn history(&self, words: &mut Words<'_>) -> Answer {

@@ -170,6 +170,7 @@ impl From<StoreError> for ProtocolError {
             StoreError::FutureRevision { .. } => FUTURE_REVISION,
             StoreError::KeyNotFound => KEY_NOT_FOUND,
             StoreError::LeaseNotFound => LEASE_NOT_FOUND,
+            StoreError::LeaseExists => LEASE_EXISTS,
             StoreError::SessionExpired => ProtocolError::of(
                 Code::FailedPrecondition,
                 "quorate: the session is unknown or has expired; nothing was applied",
