@@ -231,7 +231,8 @@ impl Applier {
         }
         self.release_reads(group);
         let hashes = applied.hashes;
-        self.tell_log(LogEvent::Applied { group, index, weight, answered, hashes });
+        let leases = self.group(group).machine.lease_status();
+        self.tell_log(LogEvent::Applied { group, index, weight, answered, hashes, leases });
         // Only then: whatever waits when a session ends is asked for again.
         for (session, open) in sessions {
             self.tell_log(LogEvent::Session { group, session, open });
@@ -458,8 +459,8 @@ impl Applier {
         for request in overtaken.into_iter().filter_map(|(_, request)| request) {
             self.reply(request, Err(RequestError::OutcomeUnknown));
         }
-        let hashes = Vec::new();
-        self.tell_log(LogEvent::Applied { group, index, weight: 0, answered, hashes });
+        let (hashes, leases) = (Vec::new(), self.group(group).machine.lease_status());
+        self.tell_log(LogEvent::Applied { group, index, weight: 0, answered, hashes, leases });
         if kind == MachineKind::Keyspace {
             let revision = self.reader(group).revision();
             self.effects.push_back(ApplierEffect::WatchReset { group, revision });

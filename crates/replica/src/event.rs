@@ -12,9 +12,9 @@ use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, NodeId, Term};
 use consensus::{Entry, Membership, Role, SnapshotRead};
 use std::sync::Arc;
-use store::RevisionEvents;
 use store::command::SessionId;
 use store::range::Revision;
+use store::{LeaseStatus, RevisionEvents};
 use wal::DiskCompletion;
 
 /// Input of the log machine.
@@ -49,6 +49,8 @@ pub enum LogEvent {
         answered: Vec<u64>,
         /// Chain hashes at the indexes that are compared between members.
         hashes: Vec<(LogIndex, u64)>,
+        /// Where the group's leases stand after them.
+        leases: LeaseStatus,
     },
     /// From the applier: the session was opened, or refused as unknown.
     Session {

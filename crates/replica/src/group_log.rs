@@ -2,11 +2,15 @@
 
 use crate::divergence::StateHashes;
 use crate::follower_reads::{FollowerReads, WaitingRead};
+use crate::lease_clock::{LeaseClock, Tick};
 use crate::request_waiting_list::{Leadership, RequestWaitingList};
 use crate::{CoreConfig, GroupStatus};
-use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId};
-use consensus::{Config, LeaseMode, Raft, ReadToken, Recovered};
+use bytes::Bytes;
+use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, Term};
+use consensus::{Config, LeaseMode, ProposeError, Raft, ReadToken, Recovered};
 use std::collections::{BTreeMap, VecDeque};
+use store::LeaseStatus;
+use store::command::Envelope;
 
 /// Who asked for a read index.
 pub(crate) enum ReadAsker {
@@ -33,6 +37,7 @@ pub(crate) struct GroupLog {
     pub(crate) flushed: VecDeque<LogPosition>,
     /// Committed entries that left the cache are being read from the log.
     pub(crate) reading_committed: Option<LogIndex>,
+    pub(crate) lease_clock: LeaseClock,
 }
 
 impl GroupLog {
@@ -56,6 +61,7 @@ impl GroupLog {
             applied: raft.committed(),
             flushed: VecDeque::new(),
             reading_committed: None,
+            lease_clock: LeaseClock::default(),
             raft,
         }
     }
@@ -72,9 +78,49 @@ impl GroupLog {
         token
     }
 
+    /// The term in which this member leads, if it does.
+    pub(crate) fn leading(&self) -> Option<Term> {
+        (self.raft.leader() == Some(self.raft.node())).then(|| self.raft.term())
+    }
+
+    /// Proposes commands, and the lease clock's tick before those that need it.
+    pub(crate) fn propose(
+        &mut self,
+        now: Monotonic,
+        mut commands: Vec<Bytes>,
+    ) -> Result<(), ProposeError> {
+        let mut tick = None;
+        if commands.iter().any(Envelope::begins_lease_time) {
+            tick = self.lease_clock.tick_before_batch(self.leading(), now);
+            commands.splice(0..0, tick.as_ref().map(Tick::encode));
+        }
+        self.raft.propose(now, commands)?;
+        if let Some(tick) = tick {
+            self.lease_clock.appended_before_batch(&tick, now);
+        }
+        Ok(())
+    }
+
+    /// Proposes the lease clock's tick, if one is due.
+    pub(crate) fn tick_leases(&mut self, now: Monotonic) {
+        let Some(tick) = self.lease_clock.tick_due(self.leading(), now) else { return };
+        match self.raft.propose(now, vec![tick.encode()]) {
+            Ok(position) => self.lease_clock.appended(&tick, position.index, now),
+            Err(_) => self.lease_clock.refused(now),
+        }
+    }
+
+    /// The applier went on to `index`.
+    pub(crate) fn on_leases(&mut self, index: LogIndex, leases: LeaseStatus, now: Monotonic) {
+        let of_term = self.raft.position_at(index).map(|position| position.term);
+        let leading = self.leading().filter(|&term| of_term == Some(term));
+        self.lease_clock.on_applied(index, leases, leading, now);
+    }
+
     pub(crate) fn deadline(&self) -> Option<Monotonic> {
         let own = [self.raft.deadline(), self.waiting.deadline(), self.reads.deadline()];
-        own.into_iter().flatten().min()
+        let leases = self.lease_clock.deadline(self.leading());
+        own.into_iter().chain([leases]).flatten().min()
     }
 
     pub(crate) fn status(&self) -> GroupStatus {

@@ -11,6 +11,7 @@ mod divergence;
 mod event;
 mod follower_reads;
 mod group_log;
+mod lease_clock;
 mod limits;
 mod log_replay;
 mod persistence;

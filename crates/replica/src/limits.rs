@@ -54,4 +54,13 @@ impl Default for ReplicaLimits {
     }
 }
 
+/// Interval at which a leader logs its lease clock while there are leases: what a new leader may
+/// lack of it.
+pub(crate) const LEASE_TICK_INTERVAL: Duration = Duration::from_secs(1);
+/// Leases and keys that one tick revokes; the last lease may bring more keys.
+pub(crate) const LEASE_REVOKE_MAX: u32 = 512;
+/// Pause between ticks while leases are due; never less than the last tick took, so that half of
+/// the machine is left to everything else.
+pub(crate) const LEASE_REVOKE_PACE: Duration = Duration::from_millis(10);
+
 const _: () = assert!(COMMAND_BYTES > (3 << 20) / 2);

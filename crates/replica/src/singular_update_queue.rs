@@ -164,7 +164,8 @@ impl LogMachine {
             LogEvent::Session { group, session, open } => self.on_session(group, session, open),
             LogEvent::Flushed { group, position } => self.on_flushed(group, position),
             LogEvent::FeatureLevel { level, possible } => self.on_feature_level(level, possible),
-            LogEvent::Applied { group, index, weight, answered, hashes } => {
+            LogEvent::Applied { group, index, weight, answered, hashes, leases } => {
+                self.log(group).on_leases(index, leases, now);
                 self.on_applied(group, index, weight, &answered, hashes);
             }
             LogEvent::SnapshotRead { group, peer, read } => {
@@ -200,6 +201,7 @@ impl LogMachine {
                 self.log(group).raft.handle_deadline(now);
             }
             self.send_writes(group, now, wall);
+            self.log(group).tick_leases(now);
             self.send_reads(group, now);
             self.log(group).raft.flush(now);
             self.drain_raft(group, now, disk);
@@ -283,6 +285,7 @@ impl LogMachine {
         command: Command,
         deadline: Monotonic,
     ) -> Result<(), RequestError> {
+        assert!(!matches!(command, Command::LeaseTick { .. }), "ticks are proposed, not asked for");
         if command.feature_level() > self.level_to_write() {
             return Err(RequestError::NotCapable);
         }
@@ -365,7 +368,7 @@ impl LogMachine {
             if to.leader != us {
                 let message = PeerMessage::Propose { group, commands };
                 self.effects.push_back(LogEffect::Send { to: to.leader, message });
-            } else if log.raft.propose(now, commands).is_err() {
+            } else if log.propose(now, commands).is_err() {
                 return log.waiting.put_back();
             }
         }
@@ -468,7 +471,7 @@ impl LogMachine {
         commands.retain(|command| self.may_propose(from, group, command, &mut refused));
         let Some(log) = self.groups.get_mut(&group) else { return };
         if !commands.is_empty() {
-            refused |= log.raft.propose(now, commands).is_err();
+            refused |= log.propose(now, commands).is_err();
         }
         if refused {
             let message = PeerMessage::ProposeRefused { group, term: log.raft.term() };
@@ -494,7 +497,9 @@ impl LogMachine {
         // This member may be the last to hear of a new level.
         let spoken = asked.command.feature_level() <= self.level_to_write();
         *refused |= !fits || !spoken;
-        fits && spoken && asked.session.member == from
+        // A tick says what time it is at its leader: nobody else's counts.
+        let own = matches!(asked.command, Command::LeaseTick { .. });
+        fits && spoken && !own && asked.session.member == from
     }
 
     fn on_read_index(&mut self, from: NodeId, group: GroupId, round: u64, now: Monotonic) {

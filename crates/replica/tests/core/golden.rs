@@ -4,12 +4,12 @@
 
 use crate::cluster::{Cluster, TestNode};
 use bytes::Bytes;
-use clocks::NodeId;
+use clocks::{GroupId, NodeId};
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
 use replica::{Ask, LogEvent, ReplicaLimits, Reply, RequestError, RequestId};
 use std::collections::BTreeMap;
 use std::error::Error;
-use store::command::Put;
+use store::command::{Command as Change, Put};
 use store::reply::Outcome;
 
 #[derive(Default)]
@@ -62,6 +62,10 @@ impl Runner for Story {
             "cluster" => self.begin(&mut args)?,
             "run" | "settle" | "watch" => self.pass_time(&command.name, &mut args)?,
             "put" | "ask" | "read" | "get" => self.request(&command.name, &mut args)?,
+            "grant" | "renew" | "revoke" | "attach" => {
+                self.change_lease(&command.name, &mut args)?
+            }
+            "leases" => self.leases(&mut args)?,
             "cut" | "heal" | "stop" | "restart" | "short-of-space" => {
                 self.fault(&command.name, &mut args)?
             }
@@ -109,7 +113,7 @@ impl Story {
             }
             _ => {
                 let (key, value) = (Bytes::from(args.word()?), Bytes::from(args.word()?));
-                Ask::Write(store::command::Command::Put(Put { key, value, ..Put::default() }))
+                Ask::Write(Change::Put(Put { key, value, ..Put::default() }))
             }
         };
         if what != "put" {
@@ -121,6 +125,44 @@ impl Story {
         let reply = self.cluster().answer(at, ask);
         let millis = self.cluster().now.since(began).as_millis();
         Ok(format!("{} after {millis} ms\n", words(&reply)))
+    }
+
+    /// `grant MEMBER LEASE SECONDS`, `renew MEMBER LEASE...`, `revoke MEMBER LEASE`,
+    /// `attach MEMBER LEASE KEY`.
+    fn change_lease(&mut self, what: &str, args: &mut Args<'_>) -> Told {
+        let at = args.member()?;
+        let first = i64::try_from(args.number()?)?;
+        let command = match what {
+            "grant" => Change::LeaseGrant { id: first, ttl_s: args.number()? },
+            "revoke" => Change::LeaseRevoke { id: first },
+            "attach" => {
+                let (key, value) = (Bytes::from(args.word()?), Bytes::from_static(b"held"));
+                Change::Put(Put { key, value, lease: first, ..Put::default() })
+            }
+            _ => {
+                let mut ids = vec![first];
+                while let Some(id) = args.0.next_pos() {
+                    ids.push(id.parse()?);
+                }
+                Change::LeaseRenew { ids }
+            }
+        };
+        let reply = self.cluster().answer(at, Ask::Write(command));
+        Ok(words(&reply) + "\n")
+    }
+
+    /// The lease clock as applied at a member, in seconds, and what holders may count on.
+    fn leases(&mut self, args: &mut Args<'_>) -> Told {
+        let at = args.member()?;
+        let reader = self.cluster().nodes[&at].applier.reader(GroupId::KEYSPACE);
+        let clock_ms = reader.lease_clock_ms()?;
+        let mut told = format!("clock {:.1}s\n", clock_ms as f64 / 1000.0);
+        for lease in reader.leases() {
+            let lease = lease?;
+            let left = lease.remaining_ms(clock_ms) as f64 / 1000.0;
+            told += &format!("lease {} of {}s has {left:.1}s left\n", lease.id, lease.ttl_s);
+        }
+        Ok(told)
     }
 
     fn answers(&mut self) -> String {
@@ -188,6 +230,11 @@ impl Story {
 fn words(reply: &Result<Reply, RequestError>) -> String {
     match reply {
         Ok(Reply::Written(Outcome::Put { revision, .. })) => format!("revision {revision}"),
+        Ok(Reply::Written(Outcome::LeaseGranted { id, ttl_s, .. })) => {
+            format!("lease {id} lives {ttl_s}s")
+        }
+        Ok(Reply::Written(Outcome::LeaseRevoked { revision })) => format!("revision {revision}"),
+        Ok(Reply::Written(Outcome::LeasesRenewed { ttls_s, .. })) => format!("renewed {ttls_s:?}"),
         Ok(Reply::ReadReady) => "may read".into(),
         Ok(other) => format!("{other:?}"),
         Err(error) => error.to_string(),

@@ -4,11 +4,14 @@ use crate::cluster::{Cluster, put_of};
 use bytes::Bytes;
 use clocks::{GroupId, NodeId};
 use replica::{COMMAND_BYTES, LogEvent, PeerMessage};
-use store::command::{Envelope, SessionId};
+use store::command::{Command, Envelope, SessionId};
 
 fn envelope(member: NodeId) -> Bytes {
+    asking(member, put_of(1))
+}
+
+fn asking(member: NodeId, command: Command) -> Bytes {
     let session = SessionId { member, incarnation: 1 << 40 };
-    let command = put_of(1);
     Envelope { session, sequence: 1, answered_below: 1, advisory_time_ms: 0, caller: None, command }
         .encode()
 }
@@ -31,6 +34,14 @@ fn what_nobody_could_apply_or_the_peer_may_not_ask_is_not_proposed() {
         cluster.run(10);
         assert_eq!(last(&cluster), before);
     }
+    // The trap: an old leader's tick, or anybody's, would end leases that others have renewed.
+    let tick = Command::LeaseTick { clock_ms: u64::MAX, revoke_max: u32::MAX };
+    let commands = vec![asking(from, tick)];
+    let message = PeerMessage::Propose { group, commands };
+    let node = cluster.nodes.get_mut(&leader).unwrap();
+    node.log.handle(LogEvent::Peer { from, message }, cluster.now, &mut node.disk);
+    cluster.run(10);
+    assert_eq!(last(&cluster), before, "the lease clock is its leader's alone");
     let message = PeerMessage::Propose { group, commands: vec![envelope(from)] };
     let node = cluster.nodes.get_mut(&leader).unwrap();
     node.log.handle(LogEvent::Peer { from, message }, cluster.now, &mut node.disk);
