@@ -114,7 +114,7 @@ impl NodeHandle {
         let weight = command.weight() + caller.as_ref().map_or(0, Caller::weight);
         match self.ask(caller, group, Ask::Write(command), weight, timeout).await? {
             Reply::Written(outcome) => Ok(outcome),
-            Reply::ReadReady | Reply::Status(_) => unreachable!("a write is answered as one"),
+            _ => unreachable!("a write is answered as one"),
         }
     }
 
@@ -157,8 +157,22 @@ impl NodeHandle {
     pub async fn status(&self, timeout: Duration) -> Result<NodeStatus, RequestError> {
         match self.ask(None, GroupId::CONSISTENT_CORE, Ask::Status, 0, timeout).await? {
             Reply::Status(status) => Ok(status),
-            Reply::ReadReady | Reply::Written(_) => unreachable!("a status is answered as one"),
+            _ => unreachable!("a status is answered as one"),
         }
+    }
+
+    /// Hands the leadership of every group that this member leads to `to`, or to whom each group's
+    /// log is nearest to complete at; it must lead the keyspace.
+    ///
+    /// # Errors
+    /// `NotLeader`, `BadLeaderTransferee`, or `TimedOut`.
+    pub async fn transfer_leadership(
+        &self,
+        to: Option<NodeId>,
+        timeout: Duration,
+    ) -> Result<(), RequestError> {
+        let ask = Ask::TransferLeadership { to };
+        self.ask(None, GroupId::KEYSPACE, ask, 0, timeout).await.map(|_| ())
     }
 
     async fn ask(

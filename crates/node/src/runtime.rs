@@ -455,6 +455,8 @@ fn core_config(config: &NodeConfig, directory: &DataDirectory, identity: &Identi
         node: identity.node,
         groups: GROUPS.to_vec(),
         initial_voters: config.cluster.ids.clone(),
+        founders: identity.founders.iter().map(|(id, address)| founder(*id, address)).collect(),
+        contacts: Vec::new(),
         member: Member {
             id: identity.node,
             name: identity.name.clone(),
@@ -474,6 +476,10 @@ fn core_config(config: &NodeConfig, directory: &DataDirectory, identity: &Identi
         limits: ReplicaLimits::default(),
         feature_level: config.feature_level,
     }
+}
+
+fn founder(id: clocks::NodeId, address: &str) -> Member {
+    Member { id, peer_addresses: vec![address.to_owned()], ..Member::default() }
 }
 
 fn network(

@@ -9,16 +9,22 @@ use store::command::Member;
 use store::{MachineKind, StoreLimits};
 use wal::WalConfig;
 
-/// Settings of one node core. `groups`, `initial_voters` and the timings must be the same on every
-/// member.
+/// Settings of one node core. `groups` and the timings must be the same on every member, and so must
+/// `initial_voters` on every founder.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
     /// This node.
     pub node: NodeId,
     /// The groups, and what each one's state machine is.
     pub groups: Vec<(GroupId, MachineKind)>,
-    /// Who votes before any change of membership.
+    /// Who votes before any change of membership; nobody at a node that waits to be added, whatever
+    /// it was started with later: it learns from the leader who the members are.
     pub initial_voters: Vec<NodeId>,
+    /// What settings tell of the initial voters, their ids and peer addresses: it stands in the
+    /// member table for those that never started.
+    pub founders: Vec<Member>,
+    /// Whom a node that waits to be added talks to until it knows the members.
+    pub contacts: Vec<NodeId>,
     /// What the consistent core shall know of this node.
     pub member: Member,
     /// Interval of heartbeats.

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, NodeId, Term};
 use consensus::{Entry, Membership, Role, SnapshotRead};
 use std::sync::Arc;
-use store::command::SessionId;
+use store::command::{MembershipCommand, SessionId};
 use store::range::Revision;
-use store::{LeaseStatus, RevisionEvents};
+use store::reply::Outcome;
+use store::{LeaseStatus, MemberTable, RevisionEvents};
 use wal::DiskCompletion;
 
 /// Input of the log machine.
@@ -99,6 +100,23 @@ pub enum LogEvent {
         /// Which part.
         chunk: u64,
     },
+    /// A peer refused to talk: this member was removed from the cluster.
+    Removed,
+    /// From the applier: who is to be a member of every group, and whenever what is known of one
+    /// has changed.
+    MemberTable(MemberTable),
+    /// From the applier: an own change of membership is applied to the member table. It is
+    /// answered once every group has adopted it.
+    MembershipApplied {
+        /// Whom to answer.
+        request: RequestId,
+        /// Its number, within the session of the consistent core.
+        sequence: u64,
+        /// What it changed.
+        change: MembershipCommand,
+        /// The answer.
+        outcome: Outcome,
+    },
     /// From the applier: what the consistent core says of feature levels.
     FeatureLevel {
         /// Formats and commands up to this level may be written.
@@ -138,7 +156,7 @@ pub enum LogEffect {
         /// The leader, itself included.
         leader: Option<NodeId>,
     },
-    /// The members changed: connect to exactly these.
+    /// The members, or what is known of them, changed: connect to exactly these.
     Peers(Vec<NodeId>),
     /// The node must stop; the sentence says why and what to do.
     Fatal(String),

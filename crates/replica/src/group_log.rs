@@ -136,6 +136,7 @@ impl GroupLog {
             first_index: self.raft.first_index(),
             matched: peers.iter().map(|peer| (peer.node, peer.matched)).collect(),
             waiting: self.waiting.len() + self.reads.len(),
+            membership: self.raft.membership().clone(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Requests of front ends, and how they end, by what the caller does next.
 
 use clocks::{GroupId, Monotonic, NodeId, Term};
-use consensus::Role;
+use consensus::{Membership, Role};
 use std::fmt;
 use store::command::{Caller, Command};
 use store::reply::{Outcome, StoreError};
@@ -34,6 +34,11 @@ pub enum Ask {
     ReadBarrier,
     /// Where every group of this node stands.
     Status,
+    /// Hand over the leadership of every group that this node leads; it must lead the request's.
+    TransferLeadership {
+        /// To this voter, or to whom each group's log is nearest to complete at.
+        to: Option<NodeId>,
+    },
 }
 
 /// The good end of a request.
@@ -45,6 +50,8 @@ pub enum Reply {
     ReadReady,
     /// Where the node stands.
     Status(NodeStatus),
+    /// This node leads no group any more, and the one it named leads those.
+    LeadershipTransferred,
 }
 
 /// The other ends.
@@ -65,6 +72,10 @@ pub enum RequestError {
     OutcomeUnknown,
     /// The node is stopping. A write may still take effect.
     Stopping,
+    /// Only the leader can hand its leadership over.
+    NotLeader,
+    /// Leadership can be handed only to another voter.
+    BadLeaderTransferee,
 }
 
 impl fmt::Display for RequestError {
@@ -81,6 +92,10 @@ impl fmt::Display for RequestError {
                 f.write_str("may have taken effect; its reply was lost")
             }
             RequestError::Stopping => f.write_str("the node is stopping"),
+            RequestError::NotLeader => f.write_str("this member does not lead"),
+            RequestError::BadLeaderTransferee => {
+                f.write_str("leadership can be handed only to another voter")
+            }
         }
     }
 }
@@ -96,6 +111,8 @@ pub struct NodeStatus {
     pub log_bytes: u64,
     /// Members short of disk space.
     pub short_of_space: Vec<NodeId>,
+    /// Groups of which all voters have told their state at some index, and no majority agrees.
+    pub corrupt: Vec<GroupId>,
 }
 
 /// Where one group stands at this node.
@@ -121,4 +138,6 @@ pub struct GroupStatus {
     pub matched: Vec<(NodeId, u64)>,
     /// Requests of this node that wait for their outcome.
     pub waiting: usize,
+    /// The members in force, as this node knows; none while it waits to be added.
+    pub membership: Membership,
 }

@@ -6,7 +6,7 @@
 //! connection breaks or a queue overflows.
 
 use bytes::Bytes;
-use clocks::{GroupId, LogIndex, Term};
+use clocks::{GroupId, LogIndex, NodeId, Term};
 use consensus::{Message, PeerHeartbeats};
 
 /// One message between two nodes.
@@ -58,4 +58,15 @@ pub enum PeerMessage {
         /// Whether free disk space is below the reserve.
         short_of_space: bool,
     },
+    /// From a group's leader to that of the consistent core, about once a second.
+    LearnersInSync {
+        /// Which group.
+        group: GroupId,
+        /// Of which leadership.
+        term: Term,
+        /// The learners that have nearly the whole log and answer.
+        learners: Vec<NodeId>,
+    },
+    /// The receiver is no member any more.
+    Removed,
 }

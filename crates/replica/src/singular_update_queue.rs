@@ -143,6 +143,7 @@ impl LogMachine {
             groups: self.groups.values().map(GroupLog::status).collect(),
             log_bytes: self.wal.disk_bytes(),
             short_of_space: self.short_of_space.iter().copied().collect(),
+            corrupt: Vec::new(),
         }
     }
 
@@ -160,6 +161,10 @@ impl LogMachine {
             LogEvent::ShortOfSpace(short) => {
                 self.host_short_of_space = short;
                 self.check_space(disk);
+            }
+            LogEvent::Removed | LogEvent::MemberTable(_) => {}
+            LogEvent::MembershipApplied { request, outcome, .. } => {
+                self.reply(request, Ok(Reply::Written(outcome)));
             }
             LogEvent::Session { group, session, open } => self.on_session(group, session, open),
             LogEvent::Flushed { group, position } => self.on_flushed(group, position),
@@ -259,6 +264,7 @@ impl LogMachine {
                 let status = self.status();
                 self.reply(id, Ok(Reply::Status(status)));
             }
+            Ask::TransferLeadership { .. } => self.reply(id, Err(RequestError::NotLeader)),
             Ask::ReadBarrier => {
                 let read = WaitingRead { request: id, deadline };
                 let admitted = match self.groups.get_mut(&group) {
@@ -454,6 +460,7 @@ impl LogMachine {
                 self.on_read_index_reply(group, round, index, now);
             }
             PeerMessage::StateHashes { group, hashes } => self.compare(from, group, &hashes),
+            PeerMessage::LearnersInSync { .. } | PeerMessage::Removed => {}
             PeerMessage::MemberCondition { short_of_space } => {
                 self.on_condition(from, short_of_space);
             }

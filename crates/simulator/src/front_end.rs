@@ -173,7 +173,9 @@ impl World {
         match result {
             Ok(Reply::Written(outcome)) => self.on_written(index, outcome),
             Ok(Reply::ReadReady) => self.read(index),
-            Ok(Reply::Status(_)) => unreachable!("no client asks for the status"),
+            Ok(Reply::Status(_) | Reply::LeadershipTransferred) => {
+                unreachable!("no client asks for it")
+            }
             Err(error) => self.on_refused(index, &error),
         }
     }
@@ -199,7 +201,10 @@ impl World {
                 self.marks.reach(Mark::NotCapable);
                 self.give_up(index, &Ending::Failed);
             }
-            RequestError::Overloaded | RequestError::NoSpace => {
+            RequestError::Overloaded
+            | RequestError::NoSpace
+            | RequestError::NotLeader
+            | RequestError::BadLeaderTransferee => {
                 self.give_up(index, &Ending::Failed);
             }
             RequestError::TimedOut | RequestError::OutcomeUnknown | RequestError::Stopping => {

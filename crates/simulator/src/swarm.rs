@@ -206,6 +206,8 @@ impl Swarm {
                 keyspace(2),
             ],
             initial_voters: (1..=self.nodes as u64).map(NodeId).collect(),
+            founders: Vec::new(),
+            contacts: Vec::new(),
             member,
             heartbeat_interval: Duration::from_nanos(timing.heartbeat_interval),
             election_timeout: Duration::from_nanos(timing.election_timeout),

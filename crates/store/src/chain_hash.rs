@@ -97,6 +97,7 @@ impl ChainHash {
             StoreError::WrongGroup => (6, 0),
             StoreError::ForeignDirectory => (7, 0),
             StoreError::LeaseExists => (8, 0),
+            StoreError::Membership(refusal) => (40, i64::from(refusal.code())),
         };
         self.absorb(code, 2);
         self.absorb(detail.cast_unsigned(), 3);

@@ -1,6 +1,7 @@
 //! Commands: what a log entry asks of a state machine. Their encoding (versioned envelope, byte
 //! table in docs/formats.md) is `Envelope::encode` / `decode`.
 
+pub use crate::member_table::{ListedMember, MembershipCommand, MembershipRefusal};
 use crate::range::{KeyRange, Range, Revision};
 use bytes::Bytes;
 use clocks::NodeId;
@@ -110,6 +111,8 @@ pub enum Command {
         /// Every member speaks it.
         level: u32,
     },
+    /// Consistent core: who is a member.
+    Membership(MembershipCommand),
 }
 
 impl Command {
@@ -128,7 +131,8 @@ impl Command {
             Command::LeaseTick { .. }
             | Command::LeaseGrant { .. }
             | Command::LeaseRevoke { .. }
-            | Command::LeaseRenew { .. } => 2,
+            | Command::LeaseRenew { .. }
+            | Command::Membership(_) => 2,
         }
     }
 
@@ -146,7 +150,8 @@ impl Command {
             | Command::LeaseRevoke { .. }
             | Command::LeaseRenew { .. }
             | Command::RegisterMember(_)
-            | Command::RaiseFeatureLevel { .. } => false,
+            | Command::RaiseFeatureLevel { .. }
+            | Command::Membership(_) => false,
         }
     }
 }

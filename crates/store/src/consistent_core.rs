@@ -11,6 +11,7 @@ use crate::command::Member;
 use crate::envelope::{get_member, put_member};
 use crate::failure::StoreFailure;
 use crate::key_layout::{Layout, Space, StateRecord, as_slices};
+use crate::member_table::Table;
 use crate::overlay::Overlay;
 use crate::reply::StoreError;
 use crate::versioned_value::Stop;
@@ -24,21 +25,29 @@ pub(crate) fn register(
     hash: &mut ChainHash,
     member: &Member,
 ) -> Result<(), Stop> {
-    if let Some(known) = read_member(overlay, layout, member.id)?
+    let known = read_member(overlay, layout, member.id)?;
+    if let Some(known) = &known
         && known.directory_id != 0
         && known.directory_id != member.directory_id
     {
         return Err(StoreError::ForeignDirectory.into());
     }
+    let mut member = member.clone();
+    let table = Table::at(overlay, layout)?;
+    if table.is_founded() {
+        // Who is a member, and where its peers find it, is the table's to say.
+        member.peer_addresses = table.known(member.id)?.peer_addresses;
+    }
     let mut record = BytesMut::new();
-    put_member(&mut record, member);
+    put_member(&mut record, &member);
     let record = record.freeze();
     hash.note("member", &record);
     overlay.put(layout.member(member.id.0), record);
     Ok(())
 }
 
-/// Raises the feature level as far as every member speaks it.
+/// Raises the feature level as far as every member speaks it that has started; whoever starts later
+/// and does not is refused.
 pub(crate) fn raise_feature_level(
     overlay: &Overlay,
     layout: Layout,
@@ -47,7 +56,12 @@ pub(crate) fn raise_feature_level(
     level: u32,
 ) -> Result<(), StoreFailure> {
     let members = members(overlay, layout)?;
-    let spoken = members.iter().map(|member| member.feature_level).min().unwrap_or(0);
+    let spoken = members
+        .iter()
+        .map(|member| member.feature_level)
+        .filter(|&level| level > 0)
+        .min()
+        .unwrap_or(0);
     state.feature_level = state.feature_level.max(level.min(spoken));
     hash.note("feature level", &state.feature_level.to_be_bytes());
     Ok(())
@@ -63,7 +77,7 @@ pub(crate) fn members(
     snapshot.scan(from, to).map(|pair| decode(layout, pair?.1)).collect()
 }
 
-fn read_member(
+pub(crate) fn read_member(
     snapshot: &dyn EngineSnapshot,
     layout: Layout,
     id: NodeId,

@@ -13,6 +13,7 @@ use crate::limits::{
     ENVELOPE_VERSION, ENVELOPE_VERSION_WITH_CALLER, LEASE_RENEW_MAX, LEASE_TTL_MAX_S,
     MEMBER_ADDRESSES_MAX, TXN_DEPTH_MAX, TXN_ITEMS_MAX,
 };
+use crate::member_table::{self, MembershipCommand};
 use crate::range::{KeyRange, Projection, Range, SortOrder, SortTarget};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use clocks::NodeId;
@@ -124,6 +125,7 @@ impl Command {
                     let addresses = member.peer_addresses.iter().chain(&member.client_urls);
                     member.name.len() + addresses.map(|address| 4 + address.len()).sum::<usize>()
                 }
+                Command::Membership(command) => command.weight(),
             }
     }
 }
@@ -225,6 +227,7 @@ fn put_command(out: &mut BytesMut, command: &Command) {
             out.put_u8(RAISE_FEATURE_LEVEL);
             out.put_u32(*level);
         }
+        Command::Membership(command) => command.encode(out),
     }
 }
 
@@ -244,6 +247,9 @@ fn get_command(input: &mut Bytes) -> Result<Command, DecodeError> {
         LEASE_RENEW => Command::LeaseRenew { ids: get_lease_ids(input)? },
         REGISTER_MEMBER => Command::RegisterMember(get_member(input)?),
         RAISE_FEATURE_LEVEL => Command::RaiseFeatureLevel { level: get_u32(input)? },
+        kind if member_table::KINDS.contains(&kind) => {
+            Command::Membership(MembershipCommand::decode(kind, input)?)
+        }
         _ => return Err(DecodeError("its command is unknown")),
     })
 }
@@ -293,12 +299,8 @@ fn get_lease_ids(input: &mut Bytes) -> Result<Vec<i64>, DecodeError> {
 pub(crate) fn put_member(out: &mut BytesMut, member: &Member) {
     out.put_u64(member.id.0);
     put_bytes(out, member.name.as_bytes());
-    for addresses in [&member.peer_addresses, &member.client_urls] {
-        put_count(out, addresses.len());
-        for address in addresses {
-            put_bytes(out, address.as_bytes());
-        }
-    }
+    put_addresses(out, &member.peer_addresses);
+    put_addresses(out, &member.client_urls);
     out.put_u128(member.directory_id);
     out.put_u32(member.feature_level);
 }
@@ -315,7 +317,14 @@ pub(crate) fn get_member(input: &mut Bytes) -> Result<Member, DecodeError> {
     })
 }
 
-fn get_addresses(input: &mut Bytes) -> Result<Vec<String>, DecodeError> {
+pub(crate) fn put_addresses(out: &mut BytesMut, addresses: &[String]) {
+    put_count(out, addresses.len());
+    for address in addresses {
+        put_bytes(out, address.as_bytes());
+    }
+}
+
+pub(crate) fn get_addresses(input: &mut Bytes) -> Result<Vec<String>, DecodeError> {
     let count = get_u32(input)? as usize;
     if count > MEMBER_ADDRESSES_MAX {
         return Err(DecodeError("a member has too many addresses"));
@@ -548,7 +557,7 @@ fn get_key_range(input: &mut Bytes) -> Result<KeyRange, DecodeError> {
     })
 }
 
-fn put_count(out: &mut BytesMut, count: usize) {
+pub(crate) fn put_count(out: &mut BytesMut, count: usize) {
     out.put_u32(u32::try_from(count).expect("counts are bounded far below 2^32"));
 }
 
@@ -571,7 +580,7 @@ fn get_string(input: &mut Bytes) -> Result<String, DecodeError> {
     Ok(text.to_owned())
 }
 
-fn get_flags(input: &mut Bytes, known: u8) -> Result<u8, DecodeError> {
+pub(crate) fn get_flags(input: &mut Bytes, known: u8) -> Result<u8, DecodeError> {
     let flags = get_u8(input)?;
     if flags & !known != 0 {
         return Err(DecodeError("a flag is unknown"));

@@ -35,6 +35,8 @@ pub(crate) enum Space {
     Leases = 7,
     /// (Lease, user key): the live keys attached to it.
     LeaseKeys = 8,
+    /// Node id → nothing: those that were members.
+    RemovedMembers = 11,
 }
 
 /// A key and, behind it, the next one of the same text: an exclusive upper bound.
@@ -137,6 +139,12 @@ impl Layout {
             _ => self.lease_key(id.wrapping_add(1), &[]),
         };
         (Bound::Included(self.lease_key(id, &[])), Bound::Excluded(to))
+    }
+
+    pub(crate) fn removed_member(self, id: u64) -> Bytes {
+        let mut key = self.prefix(Space::RemovedMembers, 8);
+        key.put_u64(id);
+        key.freeze()
     }
 
     /// The user keys `start <= key < end` (`None`: no end) among the current ones.
@@ -389,6 +397,7 @@ pub(crate) const META_GENERATION: u8 = b'g';
 pub(crate) const META_STATE: u8 = b's';
 pub(crate) const META_MEMBERSHIP: u8 = b'm';
 pub(crate) const META_LEASE_CLOCK: u8 = b'l';
+pub(crate) const META_CLUSTER: u8 = b'c';
 
 /// Everything of a state machine that changes with most batches, in one record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

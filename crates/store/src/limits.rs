@@ -21,6 +21,10 @@ pub const LEASE_TTL_MAX_S: u64 = 9_000_000_000;
 /// By how much a lease outlives its time to live on the lease clock: as long may pass between the
 /// moment at which a renewal was proposed and its answer.
 pub const LEASE_SLACK_MS: u64 = 1000;
+/// Most members of a cluster, learners included.
+pub const MEMBERS_MAX: usize = 32;
+/// Most members that only receive the log (etcd's default).
+pub const LEARNERS_MAX: usize = 1;
 /// The chain hash is handed out at every multiple of this index, for comparison among voters.
 pub const HASH_INTERVAL: u64 = 1024;
 
@@ -82,5 +86,6 @@ impl Default for WatchLimits {
 const _: () = {
     assert!(TXN_DEPTH_MAX <= TXN_ITEMS_MAX);
     assert!(LEASE_TTL_MAX_S < u64::MAX / 1000 - LEASE_SLACK_MS);
+    assert!(LEARNERS_MAX < MEMBERS_MAX);
     assert!(HASH_INTERVAL.is_power_of_two());
 };

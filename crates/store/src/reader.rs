@@ -10,6 +10,7 @@ use crate::key_layout::{
 };
 use crate::lease::{self, Lease};
 use crate::limits::{STATE_FORMAT, StoreLimits};
+use crate::member_table::{self, ListedMember, MemberTable};
 use crate::range::{KeyRange, KeyValue, Range, Revision};
 use crate::reply::{RangeReply, StoreError, TxnReply};
 use crate::txn::Resolved;
@@ -18,7 +19,7 @@ use crate::versioned_value::range_read::{RangeChunk, RangeCursor, StreamError};
 use crate::versioned_value::{KeyspaceView, settle};
 use crate::{Engine, EngineSnapshot, consistent_core};
 use bytes::{BufMut, Bytes, BytesMut};
-use clocks::{GroupId, LogPosition};
+use clocks::{GroupId, LogPosition, NodeId};
 use std::sync::Arc;
 
 /// One moment of one group's state. Holds a snapshot of the engine: drop it when done.
@@ -235,6 +236,31 @@ impl Reader {
     /// If the engine fails.
     pub fn members(&self) -> Result<Vec<Member>, StoreFailure> {
         consistent_core::members(&*self.snapshot, self.layout)
+    }
+
+    /// The members as [`Self::members`], each with what it is to the groups.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    pub fn listed_members(&self) -> Result<Vec<ListedMember>, StoreFailure> {
+        member_table::listed(&*self.snapshot, self.layout)
+    }
+
+    /// Who is to be a member of every group; `None` before the first change, while the founders
+    /// are.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    pub fn member_table(&self) -> Result<Option<MemberTable>, StoreFailure> {
+        member_table::read_table(&*self.snapshot, self.layout)
+    }
+
+    /// Whether `id` was a member's and is none any more: it is never used again.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    pub fn is_removed_member(&self, id: NodeId) -> Result<bool, StoreFailure> {
+        member_table::is_removed(&*self.snapshot, self.layout, id)
     }
 
     /// Formats up to this level may be written.

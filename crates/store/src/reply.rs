@@ -1,5 +1,6 @@
 //! What applying a command, or reading, answers.
 
+use crate::member_table::{ListedMember, MembershipRefusal};
 use crate::range::{KeyValue, Revision};
 
 /// The effect of a command. `revision` is the keyspace's after it.
@@ -58,6 +59,8 @@ pub enum Outcome {
     },
     /// The consistent core took note.
     Registered,
+    /// The member table changed; this is it now, ascending by id.
+    Members(Vec<ListedMember>),
 }
 
 /// What a transaction did.
@@ -128,4 +131,6 @@ pub enum StoreError {
     WrongGroup,
     /// A member's directory id is not the one that the consistent core knows.
     ForeignDirectory,
+    /// The member table does not allow it.
+    Membership(MembershipRefusal),
 }

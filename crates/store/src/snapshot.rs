@@ -14,7 +14,7 @@ mod install;
 pub(crate) use install::{Staged, Staging};
 
 use crate::failure::StoreFailure;
-use crate::key_layout::{EventId, META_LEASE_CLOCK, Space, as_slices};
+use crate::key_layout::{EventId, META_CLUSTER, META_LEASE_CLOCK, Space, as_slices};
 use crate::limits::StoreLimits;
 use crate::reader::Reader;
 use crate::{Engine, state_machine::MachineKind};
@@ -88,6 +88,8 @@ struct Place {
 enum Part {
     Header,
     Members(Bound<Bytes>),
+    Cluster,
+    RemovedMembers(Bound<Bytes>),
     Sessions(Bound<Bytes>),
     LeaseClock,
     Leases(Bound<Bytes>),
@@ -197,8 +199,18 @@ impl SnapshotReader {
             }
             Part::Members(from) => match self.fill_space(Space::Members, from, writer)? {
                 Some(from) => Filled::Chunk(Part::Members(from)),
-                None => Filled::Part(Part::Sessions(Bound::Unbounded)),
+                None => Filled::Part(Part::Cluster),
             },
+            Part::Cluster => {
+                self.put_single(META_CLUSTER, writer)?;
+                Filled::Part(Part::RemovedMembers(Bound::Unbounded))
+            }
+            Part::RemovedMembers(from) => {
+                match self.fill_space(Space::RemovedMembers, from, writer)? {
+                    Some(from) => Filled::Chunk(Part::RemovedMembers(from)),
+                    None => Filled::Part(Part::Sessions(Bound::Unbounded)),
+                }
+            }
             Part::Sessions(from) => match self.fill_space(Space::Sessions, from, writer)? {
                 Some(from) => Filled::Chunk(Part::Sessions(from)),
                 None => Filled::Part(Part::LeaseClock),

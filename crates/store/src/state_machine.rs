@@ -17,6 +17,7 @@ use crate::key_layout::{
 };
 use crate::lease::{self, LeaseStatus, Leases};
 use crate::limits::{HASH_INTERVAL, STATE_FORMAT, StoreLimits};
+use crate::member_table::Table;
 use crate::overlay::Overlay;
 use crate::range::Revision;
 use crate::reader::{Reader, live_layout, read_state};
@@ -338,6 +339,13 @@ impl StateMachine {
                 )?;
                 self.state.chain_hash = hash.0;
                 Ok(Outcome::Registered)
+            }
+            (MachineKind::ClusterMetadata, Command::Membership(command)) => {
+                let mut hash = ChainHash(self.state.chain_hash);
+                let index = self.state.applied.index;
+                let outcome = Table::at(overlay, self.layout)?.run(&mut hash, index, command)?;
+                self.state.chain_hash = hash.0;
+                Ok(outcome)
             }
             _ => Err(StoreError::WrongGroup.into()),
         }

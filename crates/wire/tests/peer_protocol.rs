@@ -83,6 +83,7 @@ fn replica_samples() -> Vec<(&'static str, PeerMessage)> {
             .to_vec();
     let heartbeats = PeerHeartbeats { from: NodeId(2), to: NodeId(3), beats };
     let commands = vec![Bytes::from("one"), Bytes::new()];
+    let (term, learners) = (Term(4), vec![NodeId(5)]);
     vec![
         ("heartbeats", PeerMessage::Heartbeats(heartbeats)),
         ("propose", PeerMessage::Propose { group, commands }),
@@ -92,6 +93,8 @@ fn replica_samples() -> Vec<(&'static str, PeerMessage)> {
         ("read_elsewhere", PeerMessage::ReadIndexReply { group, round: 7, index: None }),
         ("state_hashes", PeerMessage::StateHashes { group, hashes: vec![(1024, 5), (2048, 6)] }),
         ("member_condition", PeerMessage::MemberCondition { short_of_space: true }),
+        ("learners_in_sync", PeerMessage::LearnersInSync { group, term, learners }),
+        ("removed", PeerMessage::Removed),
     ]
 }
 
@@ -294,6 +297,12 @@ fn any_message() -> impl Strategy<Value = PeerMessage> {
             .prop_map(|(group, hashes)| PeerMessage::StateHashes { group, hashes }),
         1 => any::<bool>()
             .prop_map(|short_of_space| PeerMessage::MemberCondition { short_of_space }),
+        1 => (group(), any::<u64>(), vec(any::<u64>().prop_map(NodeId), 0..4)).prop_map(
+            |(group, term, learners)| {
+                PeerMessage::LearnersInSync { group, term: Term(term), learners }
+            }
+        ),
+        1 => Just(PeerMessage::Removed),
     ]
 }
 

@@ -103,7 +103,9 @@ fn data_weight(message: &PeerMessage) -> Option<usize> {
         | PeerMessage::ProposeRefused { .. }
         | PeerMessage::ReadIndex { .. }
         | PeerMessage::ReadIndexReply { .. }
-        | PeerMessage::MemberCondition { .. } => None,
+        | PeerMessage::MemberCondition { .. }
+        | PeerMessage::LearnersInSync { .. }
+        | PeerMessage::Removed => None,
     }
 }
 

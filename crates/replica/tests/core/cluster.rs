@@ -87,6 +87,8 @@ pub(crate) fn config(node: NodeId, size: u64, limits: ReplicaLimits) -> CoreConf
             (GroupId::KEYSPACE, MachineKind::Keyspace),
         ],
         initial_voters: (1..=size).map(NodeId).collect(),
+        founders: Vec::new(),
+        contacts: Vec::new(),
         member: Member {
             id: node,
             name: format!("n{node}"),
@@ -313,6 +315,10 @@ fn kind(message: &PeerMessage) -> String {
             format!("read-index-reply {group} round={round} known={}", index.is_some())
         }
         PeerMessage::StateHashes { group, .. } => format!("state-hashes {group}"),
+        PeerMessage::LearnersInSync { group, learners, .. } => {
+            format!("learners-in-sync {group} {learners:?}")
+        }
+        PeerMessage::Removed => "removed".into(),
         PeerMessage::MemberCondition { short_of_space } => {
             format!("member-condition short-of-space={short_of_space}")
         }

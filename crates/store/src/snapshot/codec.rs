@@ -30,8 +30,13 @@ const TRAILER: u8 = 5;
 const SINGLE: u8 = 12;
 
 /// How pairs are told apart; numbers are never reused.
-const PAIR_TAGS: [(u8, Space); 4] =
-    [(2, Space::Members), (3, Space::Sessions), (6, Space::Leases), (7, Space::LeaseKeys)];
+const PAIR_TAGS: [(u8, Space); 5] = [
+    (2, Space::Members),
+    (3, Space::Sessions),
+    (6, Space::Leases),
+    (7, Space::LeaseKeys),
+    (11, Space::RemovedMembers),
+];
 
 pub(super) struct ChunkWriter {
     out: BytesMut,

@@ -6,10 +6,11 @@ use crate::WriteBatch;
 use crate::envelope::DecodeError;
 use crate::event::EventKind;
 use crate::key_layout::{
-    CurrentRecord, EventId, EventRecord, GenerationRecord, Layout, META_LEASE_CLOCK,
+    CurrentRecord, EventId, EventRecord, GenerationRecord, Layout, META_CLUSTER, META_LEASE_CLOCK,
     META_MEMBERSHIP, META_STATE, PREFIX_LENGTH, Space, StateRecord,
 };
 use crate::limits::STATE_FORMAT;
+use crate::member_table::{ClusterRecord, parse_removed_key};
 use crate::state_machine::MachineKind;
 use bytes::{BufMut, Bytes, BytesMut};
 use clocks::LogPosition;
@@ -179,6 +180,7 @@ impl Staging {
 /// Refuses single records that this version does not know, or could not read.
 fn check_single(name: u8, value: &Bytes) -> Result<(), DecodeError> {
     match name {
+        META_CLUSTER => ClusterRecord::decode(value.clone()).map(drop),
         META_LEASE_CLOCK => crate::lease::check_clock(value),
         _ => Err(DecodeError("a single record of the snapshot is unknown")),
     }
@@ -193,6 +195,8 @@ fn check_pair(space: Space, name: Bytes, value: Bytes) -> Result<(), DecodeError
             if named { Ok(()) } else { Err(DecodeError("a member is under another's id")) }
         }
         Space::Leases | Space::LeaseKeys => crate::lease::check_record(space, &name, value),
+        Space::RemovedMembers if parse_removed_key(&name).is_some() && value.is_empty() => Ok(()),
+        Space::RemovedMembers => Err(DecodeError("a removed member has the wrong form")),
         _ => crate::idempotent_receiver::check_record(name, value),
     }
 }

@@ -6,6 +6,7 @@
 use replica::RequestError;
 use std::borrow::Cow;
 use std::fmt;
+use store::MembershipRefusal;
 use store::reply::StoreError;
 
 /// gRPC status codes, with their numbers on the wire.
@@ -179,9 +180,36 @@ impl From<StoreError> for ProtocolError {
                 Code::FailedPrecondition,
                 "quorate: this group does not hold what the command is about",
             ),
+            StoreError::Membership(refusal) => refusal.into(),
             StoreError::ForeignDirectory => ProtocolError::of(
                 Code::FailedPrecondition,
                 "quorate: another data directory is known under this member id",
+            ),
+        }
+    }
+}
+
+impl From<MembershipRefusal> for ProtocolError {
+    fn from(refusal: MembershipRefusal) -> ProtocolError {
+        match refusal {
+            MembershipRefusal::MemberExists => MEMBER_EXISTS,
+            MembershipRefusal::PeerUrlExists => PEER_URL_EXISTS,
+            // As etcd says of removed ids.
+            MembershipRefusal::MemberNotFound | MembershipRefusal::MemberRemoved => {
+                MEMBER_NOT_FOUND
+            }
+            MembershipRefusal::MemberNotLearner => MEMBER_NOT_LEARNER,
+            MembershipRefusal::TooManyLearners => TOO_MANY_LEARNERS,
+            MembershipRefusal::TooManyMembers => ProtocolError::of(
+                Code::FailedPrecondition,
+                "quorate: a cluster has at most 32 members",
+            ),
+            MembershipRefusal::NotEnoughStarted => MEMBER_NOT_ENOUGH_STARTED,
+            MembershipRefusal::LearnerNotReady => LEARNER_NOT_READY,
+            MembershipRefusal::Unhealthy => UNHEALTHY,
+            MembershipRefusal::NotFounded => ProtocolError::of(
+                Code::Unavailable,
+                "quorate: the member table is not complete yet; retry",
             ),
         }
     }
@@ -198,6 +226,8 @@ impl From<RequestError> for ProtocolError {
             // Its outcome is unknown to the client, as if the connection had been lost.
             RequestError::OutcomeUnknown => TIMEOUT_CONNECTION_LOST,
             RequestError::Stopping => STOPPED,
+            RequestError::NotLeader => NOT_LEADER,
+            RequestError::BadLeaderTransferee => BAD_LEADER_TRANSFEREE,
         }
     }
 }

@@ -36,4 +36,6 @@ mod kind {
     pub(super) const STATE_HASHES: u8 = 9;
     pub(super) const MEMBER_CONDITION: u8 = 10;
     pub(super) const WELCOME: u8 = 11;
+    pub(super) const LEARNERS_IN_SYNC: u8 = 12;
+    pub(super) const REMOVED: u8 = 13;
 }

@@ -5,9 +5,9 @@ use super::consensus_codec::{get_body, get_message, put_body, put_bytes, put_len
 use super::cursor::{Cursor, DecodeError};
 use super::frame::{Frame, encode_frame};
 use super::kind;
-use super::limits::{BEATS_MAX, HASHES_MAX, PROPOSED_COMMANDS_MAX};
+use super::limits::{BEATS_MAX, HASHES_MAX, MEMBERS_MAX, PROPOSED_COMMANDS_MAX};
 use bytes::{BufMut, Bytes, BytesMut};
-use clocks::{GroupId, Term};
+use clocks::{GroupId, NodeId, Term};
 use consensus::{Beat, Body, PeerHeartbeats};
 use replica::PeerMessage;
 
@@ -17,6 +17,7 @@ const BEAT_BYTES_MIN: usize = 4 + 8 + 1 + 8;
 const COMMAND_BYTES_MIN: usize = 4;
 /// An index and a hash.
 const HASH_BYTES: usize = 8 + 8;
+const NODE_BYTES: usize = 8;
 
 /// Appends a message as a frame.
 ///
@@ -57,6 +58,14 @@ pub fn encode_message(out: &mut BytesMut, message: &PeerMessage) {
             }
         }
         PeerMessage::MemberCondition { short_of_space } => out.put_u8(u8::from(*short_of_space)),
+        PeerMessage::LearnersInSync { group, term, learners } => {
+            assert!(learners.len() <= MEMBERS_MAX, "too many learners in one message");
+            out.put_u32(group.0);
+            out.put_u64(term.0);
+            put_length(out, learners.len());
+            learners.iter().for_each(|learner| out.put_u64(learner.0));
+        }
+        PeerMessage::Removed => {}
     });
 }
 
@@ -94,6 +103,12 @@ pub fn decode_message(frame: Frame) -> Result<PeerMessage, DecodeError> {
         kind::MEMBER_CONDITION => {
             PeerMessage::MemberCondition { short_of_space: input.flag("the shortage of space")? }
         }
+        kind::LEARNERS_IN_SYNC => PeerMessage::LearnersInSync {
+            group: get_group(input)?,
+            term: Term(input.u64("the term")?),
+            learners: get_learners(input)?,
+        },
+        kind::REMOVED => PeerMessage::Removed,
         tag => return Err(DecodeError::UnknownTag { field: "the frame's kind", tag }),
     };
     payload.finish()?;
@@ -110,6 +125,8 @@ fn kind_of(message: &PeerMessage) -> u8 {
         PeerMessage::ReadIndexReply { .. } => kind::READ_INDEX_REPLY,
         PeerMessage::StateHashes { .. } => kind::STATE_HASHES,
         PeerMessage::MemberCondition { .. } => kind::MEMBER_CONDITION,
+        PeerMessage::LearnersInSync { .. } => kind::LEARNERS_IN_SYNC,
+        PeerMessage::Removed => kind::REMOVED,
     }
 }
 
@@ -149,6 +166,11 @@ fn get_heartbeats(input: &mut Cursor) -> Result<PeerHeartbeats, DecodeError> {
 fn get_commands(input: &mut Cursor) -> Result<Vec<Bytes>, DecodeError> {
     let count = input.count("the commands", COMMAND_BYTES_MIN, PROPOSED_COMMANDS_MAX)?;
     (0..count).map(|_| input.bytes("a command")).collect()
+}
+
+fn get_learners(input: &mut Cursor) -> Result<Vec<NodeId>, DecodeError> {
+    let count = input.count("the learners", NODE_BYTES, MEMBERS_MAX)?;
+    (0..count).map(|_| input.node("a learner")).collect()
 }
 
 fn get_hashes(input: &mut Cursor) -> Result<Vec<(u64, u64)>, DecodeError> {

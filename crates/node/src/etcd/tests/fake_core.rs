@@ -193,6 +193,7 @@ impl Machines {
                 self.apply(request.group, request.caller, command).map(Reply::Written)
             }
             (None, Ask::ReadBarrier) => Ok(Reply::ReadReady),
+            (None, Ask::TransferLeadership { .. }) => Ok(Reply::LeadershipTransferred),
         };
         self.handle.shared.replies.resolve(request.id, result);
     }
@@ -242,7 +243,8 @@ impl Machines {
             first_index: 1,
             matched: vec![],
             waiting: 0,
+            membership: consensus::Membership::of_voters([MEMBER]),
         });
-        NodeStatus { groups: groups.collect(), log_bytes: 4096, short_of_space }
+        NodeStatus { groups: groups.collect(), log_bytes: 4096, short_of_space, corrupt: vec![] }
     }
 }
