@@ -36,7 +36,12 @@ pub use limits::{StoreLimits, WatchLimits};
 pub use mem_engine::MemEngine;
 pub use member_table::{ListedMember, MemberTable, MembershipCommand, MembershipRefusal};
 pub use reader::{History, KeyspaceHash, Previous, Reader};
-pub use snapshot::{SnapshotChunk, SnapshotReader, SnapshotRefusal, SnapshotWrite};
-pub use state_machine::{Applied, Content, MachineKind, StateMachine, ToApply};
+pub use snapshot::{
+    SnapshotChunk, SnapshotInspector, SnapshotReader, SnapshotRefusal, SnapshotSummary,
+    SnapshotWrite,
+};
+pub use state_machine::{
+    Applied, Content, MachineKind, Refounding, StateMachine, ToApply, erase_group,
+};
 pub use state_watch::{NO_WATCH, StreamId, WatchHub, WatchRequest, WatchResponse, WatchStats};
 pub use versioned_value::range_read::{RangeChunk, RangeCursor, RangeEnd, StreamError};

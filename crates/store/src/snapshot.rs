@@ -9,8 +9,10 @@
 //! crash at any chunk, the old state is untouched. Chunk and whole are checksummed.
 
 mod codec;
+mod inspection;
 mod install;
 
+pub use inspection::{SnapshotInspector, SnapshotSummary};
 pub(crate) use install::{Staged, Staging};
 
 use crate::failure::StoreFailure;

@@ -5,6 +5,10 @@
 //! applied position included. So a crash leaves the state as of some applied position, never a
 //! half of it, and applying goes on behind exactly that one.
 
+mod refounding;
+
+pub use refounding::{Refounding, erase_group};
+
 use crate::chain_hash::{ChainHash, Effect};
 use crate::command::{Command, Envelope, SessionId};
 use crate::envelope::DecodeError;

@@ -3,6 +3,7 @@
 mod envelope;
 mod lease;
 mod recovery;
+mod refounding;
 mod scripts;
 mod state_watch;
 mod support;

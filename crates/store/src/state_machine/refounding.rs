@@ -1,0 +1,87 @@
+//! A state that outlived its cluster becomes the beginning of a new one: after a restore, and when
+//! a lone survivor goes on.
+//!
+//! Invariant: one batch does all of it. What belonged to the old cluster goes (its membership, the
+//! sessions of its members, whose numbers begin anew); keys, leases, users and roles stay. The
+//! same state refounded in the same way is the same state on every member.
+
+use super::StateMachine;
+use crate::chain_hash::ChainHash;
+use crate::failure::StoreFailure;
+use crate::key_layout::{META_MEMBERSHIP, META_STATE, Space, as_slices, generation_bounds};
+use crate::range::Revision;
+use crate::{Engine, WriteBatch};
+use clocks::GroupId;
+
+/// How the new cluster's keyspace differs from the old one's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refounding {
+    /// Added to the revision, so that clients of the old cluster, which may have seen later
+    /// revisions than the state holds, never see one twice.
+    pub bump_revision: u64,
+    /// Whether everything up to the revision counts as compacted, so that their watches end.
+    pub mark_compacted: bool,
+}
+
+/// Revisions stay far from where they would overflow.
+const REVISION_MAX: Revision = Revision::MAX / 2;
+
+impl Refounding {
+    /// The new cluster's first revision; `None` if it would be out of bounds.
+    #[must_use]
+    pub fn revision_after(&self, revision: Revision) -> Option<Revision> {
+        let bump = Revision::try_from(self.bump_revision).ok()?;
+        revision.checked_add(bump).filter(|revision| *revision <= REVISION_MAX)
+    }
+}
+
+impl StateMachine {
+    /// Makes the state the beginning of a new cluster, durably.
+    ///
+    /// # Errors
+    /// If the engine fails. The machine is not to be used after it.
+    ///
+    /// # Panics
+    /// If the revision would be out of bounds (see [`Refounding::revision_after`]).
+    pub fn refound(&mut self, refounding: Refounding) -> Result<(), StoreFailure> {
+        self.writing(|machine| {
+            let mut state = machine.state;
+            state.revision =
+                refounding.revision_after(state.revision).expect("checked by the caller");
+            if refounding.mark_compacted && state.compacted < state.revision {
+                state.compact(state.revision).expect("later than what is compacted");
+            }
+            let mut hash = ChainHash(state.chain_hash);
+            hash.note("refounded", &state.revision.to_be_bytes());
+            state.chain_hash = hash.0;
+            let mut batch = WriteBatch::default();
+            batch.put(machine.layout.meta(META_STATE), state.encode());
+            batch.delete(machine.layout.meta(META_MEMBERSHIP));
+            let sessions = machine.layout.space_bounds(Space::Sessions);
+            let (from, to) = as_slices(&sessions);
+            // Their number is bounded (`StoreLimits`).
+            for pair in machine.engine.snapshot().scan(from, to) {
+                batch.delete(pair?.0);
+            }
+            machine.engine.write(batch)?;
+            machine.engine.flush()?;
+            machine.reload()
+        })
+    }
+}
+
+/// Forgets all that a group has stored, durably: it begins as one that never was. For groups whose
+/// state is small.
+///
+/// # Errors
+/// If the engine fails.
+pub fn erase_group(engine: &dyn Engine, group: GroupId) -> Result<(), StoreFailure> {
+    let bounds = generation_bounds(group, 0, u32::MAX);
+    let (from, to) = as_slices(&bounds);
+    let mut batch = WriteBatch::default();
+    for pair in engine.snapshot().scan(from, to) {
+        batch.delete(pair?.0);
+    }
+    engine.write(batch)?;
+    Ok(engine.flush()?)
+}
