@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod backup_file;
 mod boot_clock;
 mod config;
 mod correlation_identifier;
@@ -20,6 +21,7 @@ mod runtime;
 mod update_queue;
 mod watch_streams;
 
+pub use backup_file::{BackupDescription, BackupFile, BackupWriter};
 pub use boot_clock::{monotonic_now, wall_now};
 pub use config::{
     ClusterIdentity, InitialMember, Listen, NodeConfig, Settings, Translated, Transport, translate,

@@ -71,6 +71,7 @@ const ROWS: [Row; 12] = [
             "rustix",
             "serde",
             "serde_json",
+            "sha2",
             "socket2",
             "tokio",
             "tokio-stream",

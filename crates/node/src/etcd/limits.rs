@@ -51,6 +51,16 @@ pub(super) const REPLY_UNIT_BYTES: usize = 4 * 1024;
 /// … until clients have taken them, and take at most so much memory per runtime.
 pub(super) const REPLY_BUDGET_BYTES: usize = 512 * 1024 * 1024;
 
+/// Parts of a streamed reply that wait for their client.
+pub(super) const STREAMED_PARTS: usize = 2;
+
+/// How long a client of a streamed reply may take nothing before it is cut off: its snapshot of
+/// the engine keeps what was deleted meanwhile on disk.
+pub(super) const STALLED_READER: Duration = Duration::from_secs(60);
+
+/// Backups that are read at once, per runtime; each is a pass over the whole keyspace.
+pub(super) const BACKUPS: usize = 2;
+
 /// Elections in a row without a leader after which streams that require one end (as in etcd).
 pub(super) const LEADERLESS_TICKS: u32 = 3;
 

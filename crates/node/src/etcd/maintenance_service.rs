@@ -1,16 +1,16 @@
-//! The Maintenance service: status, alarms and hashes of this member. What changes it is not built
-//! yet; defragmentation never will be needed.
+//! The Maintenance service: status, alarms, hashes and backups of this member.
 
 use super::deadline::Deadline;
+use super::limits::BACKUPS;
 use super::refusal;
 use super::services::etcdserverpb::maintenance_server::Maintenance;
-use crate::NodeHandle;
+use super::streamed_reply::{StreamedReply, streamed};
+use crate::{BackupWriter, NodeHandle};
 use clocks::GroupId;
 use replica::NodeStatus;
 use std::sync::Arc;
 use store::KeyspaceHash;
 use tokio::sync::Semaphore;
-use tokio_stream::Empty;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use wire::etcd::keyspace_reply::Answerer;
@@ -20,11 +20,13 @@ use wire::etcd::{SERVED_CLUSTER_VERSION, SERVED_VERSION, errors, pb};
 pub(super) struct MaintenanceService {
     handle: NodeHandle,
     hashes: Arc<Semaphore>,
+    backups: Arc<Semaphore>,
 }
 
 impl MaintenanceService {
     pub(super) fn new(handle: NodeHandle) -> MaintenanceService {
-        MaintenanceService { handle, hashes: Arc::new(Semaphore::new(1)) }
+        let hashes = Arc::new(Semaphore::new(1));
+        MaintenanceService { handle, hashes, backups: Arc::new(Semaphore::new(BACKUPS)) }
     }
 
     fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
@@ -144,13 +146,33 @@ impl Maintenance for MaintenanceService {
         Err(Status::unimplemented("quorate: storage needs no defragmentation"))
     }
 
-    type SnapshotStream = Empty<Result<pb::SnapshotResponse, Status>>;
+    type SnapshotStream = StreamedReply<pb::SnapshotResponse>;
 
     async fn snapshot(
         &self,
         _: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(refusal::unimplemented("Snapshot"))
+        let permit = Arc::clone(&self.backups).try_acquire_owned();
+        let permit = permit.map_err(|_| refusal::status(errors::TOO_MANY_REQUESTS))?;
+        let handle = self.handle.clone();
+        let open =
+            move || BackupWriter::open(handle.engine(), handle.cluster_id(), handle.member_id());
+        let writer = tokio::task::spawn_blocking(open)
+            .await
+            .map_err(|error| Status::internal(format!("quorate: a read died: {error}")))?
+            .map_err(|failure| refusal::failed_read(&failure))?;
+        let position = writer.description().position;
+        tracing::info!(%position, bytes = writer.remaining(), "a client takes a backup");
+        let read = |writer: &mut BackupWriter| {
+            let part = writer.next_part()?;
+            Ok(part.map(|blob| pb::SnapshotResponse {
+                header: None,
+                remaining_bytes: writer.remaining(),
+                blob,
+                version: SERVED_CLUSTER_VERSION.to_owned(),
+            }))
+        };
+        Ok(Response::new(streamed(self.handle.clone(), permit, writer, read)))
     }
 
     async fn move_leader(

@@ -23,6 +23,7 @@ mod probe;
 mod refusal;
 mod reply_budget;
 mod services;
+mod streamed_reply;
 mod watch_service;
 
 #[cfg(test)]

@@ -5,5 +5,6 @@ mod fake_core;
 mod http;
 mod keyspace;
 mod members;
+mod operations;
 mod transport;
 mod watch;
