@@ -98,6 +98,7 @@ impl ChainHash {
             StoreError::ForeignDirectory => (7, 0),
             StoreError::LeaseExists => (8, 0),
             StoreError::Membership(refusal) => (40, i64::from(refusal.code())),
+            StoreError::Auth(error) => (16, error.code()),
         };
         self.absorb(code, 2);
         self.absorb(detail.cast_unsigned(), 3);

@@ -104,6 +104,8 @@ pub enum Command {
         /// Which; at most [`crate::limits::LEASE_RENEW_MAX`].
         ids: Vec<i64>,
     },
+    /// Keyspace: users, roles, and whether anybody is asked who they are.
+    Auth(AuthCommand),
     /// Consistent core: a member says who it is and what it speaks.
     RegisterMember(Member),
     /// Consistent core: new formats up to this level may be written.
@@ -132,6 +134,7 @@ impl Command {
             | Command::LeaseGrant { .. }
             | Command::LeaseRevoke { .. }
             | Command::LeaseRenew { .. }
+            | Command::Auth(_)
             | Command::Membership(_) => 2,
         }
     }
@@ -149,10 +152,112 @@ impl Command {
             | Command::LeaseTick { .. }
             | Command::LeaseRevoke { .. }
             | Command::LeaseRenew { .. }
+            | Command::Auth(_)
             | Command::RegisterMember(_)
             | Command::RaiseFeatureLevel { .. }
             | Command::Membership(_) => false,
         }
+    }
+}
+
+/// A change of users and roles (etcd `Auth` service).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthCommand {
+    /// From here on everybody is asked who they are.
+    Enable {
+        /// Drawn at random by the proposer.
+        secret: TokenSecret,
+    },
+    /// Nobody is asked any more.
+    Disable,
+    /// A new user.
+    UserAdd {
+        /// Their name.
+        name: String,
+        /// Hash of their password.
+        password: Bytes,
+        /// Known by a certificate alone.
+        no_password: bool,
+    },
+    /// A user goes.
+    UserDelete {
+        /// Who.
+        name: String,
+    },
+    /// A user gets another password; what proved them before is worthless.
+    UserChangePassword {
+        /// Who.
+        name: String,
+        /// Hash of the password; empty: none will fit.
+        password: Bytes,
+    },
+    /// A user gets a role.
+    UserGrantRole {
+        /// Who.
+        name: String,
+        /// Which.
+        role: String,
+    },
+    /// A user loses a role.
+    UserRevokeRole {
+        /// Who.
+        name: String,
+        /// Which.
+        role: String,
+    },
+    /// A new role, which allows nothing.
+    RoleAdd {
+        /// Its name.
+        name: String,
+    },
+    /// A role goes, and is taken from all who have it.
+    RoleDelete {
+        /// Which.
+        name: String,
+    },
+    /// A role allows more; another permission on the very same keys is replaced.
+    RoleGrantPermission {
+        /// Which.
+        name: String,
+        /// What.
+        permission: Permission,
+    },
+    /// A role loses the permission on exactly these keys.
+    RoleRevokePermission {
+        /// Which.
+        name: String,
+        /// What.
+        keys: KeyRange,
+    },
+}
+
+/// Leave to read or write some keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permission {
+    /// To do what.
+    pub kind: PermissionKind,
+    /// Which; not empty.
+    pub keys: KeyRange,
+}
+
+/// What a permission allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PermissionKind {
+    /// Reading.
+    Read,
+    /// Writing.
+    Write,
+    /// Both.
+    ReadWrite,
+}
+
+/// What members seal their tokens with. Nothing shows it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct TokenSecret(pub [u8; 32]);
+
+impl std::fmt::Debug for TokenSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenSecret(..)")
     }
 }
 

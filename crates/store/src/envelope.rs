@@ -5,6 +5,7 @@
 //! deeper than [`TXN_DEPTH_MAX`], and allocates no more than a small multiple of its input. Keys
 //! and values are slices of the input, not copies.
 
+use crate::auth;
 use crate::command::{
     Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, Member, Put,
     SessionId, Txn, TxnOp,
@@ -121,6 +122,7 @@ impl Command {
                 Command::DeleteRange(delete) => key_range_weight(&delete.keys),
                 Command::Txn(txn) => txn_weight(txn),
                 Command::LeaseRenew { ids } => 8 * ids.len(),
+                Command::Auth(command) => auth::weight(command),
                 Command::RegisterMember(member) => {
                     let addresses = member.peer_addresses.iter().chain(&member.client_urls);
                     member.name.len() + addresses.map(|address| 4 + address.len()).sum::<usize>()
@@ -219,6 +221,7 @@ fn put_command(out: &mut BytesMut, command: &Command) {
         | Command::LeaseGrant { .. }
         | Command::LeaseRevoke { .. }
         | Command::LeaseRenew { .. } => put_lease_command(out, command),
+        Command::Auth(command) => auth::put_command(out, command),
         Command::RegisterMember(member) => {
             out.put_u8(REGISTER_MEMBER);
             put_member(out, member);
@@ -249,6 +252,9 @@ fn get_command(input: &mut Bytes) -> Result<Command, DecodeError> {
         RAISE_FEATURE_LEVEL => Command::RaiseFeatureLevel { level: get_u32(input)? },
         kind if member_table::KINDS.contains(&kind) => {
             Command::Membership(MembershipCommand::decode(kind, input)?)
+        }
+        kind @ auth::FIRST_COMMAND..=auth::LAST_COMMAND => {
+            Command::Auth(auth::get_command(kind, input)?)
         }
         _ => return Err(DecodeError("its command is unknown")),
     })
@@ -530,7 +536,7 @@ fn get_range(input: &mut Bytes) -> Result<Range, DecodeError> {
     })
 }
 
-fn put_key_range(out: &mut BytesMut, keys: &KeyRange) {
+pub(crate) fn put_key_range(out: &mut BytesMut, keys: &KeyRange) {
     match keys {
         KeyRange::Key(key) => {
             out.put_u8(0);
@@ -548,7 +554,7 @@ fn put_key_range(out: &mut BytesMut, keys: &KeyRange) {
     }
 }
 
-fn get_key_range(input: &mut Bytes) -> Result<KeyRange, DecodeError> {
+pub(crate) fn get_key_range(input: &mut Bytes) -> Result<KeyRange, DecodeError> {
     Ok(match get_u8(input)? {
         0 => KeyRange::Key(get_bytes(input)?),
         1 => KeyRange::Span { start: get_bytes(input)?, end: get_bytes(input)? },
@@ -574,7 +580,7 @@ pub(crate) fn get_bytes(input: &mut Bytes) -> Result<Bytes, DecodeError> {
     Ok(input.split_to(length))
 }
 
-fn get_string(input: &mut Bytes) -> Result<String, DecodeError> {
+pub(crate) fn get_string(input: &mut Bytes) -> Result<String, DecodeError> {
     let bytes = get_bytes(input)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| DecodeError("a text is not UTF-8"))?;
     Ok(text.to_owned())

@@ -37,6 +37,10 @@ pub(crate) enum Space {
     LeaseKeys = 8,
     /// Node id → nothing: those that were members.
     RemovedMembers = 11,
+    /// Name → user.
+    Users = 9,
+    /// Name → role.
+    Roles = 10,
 }
 
 /// A key and, behind it, the next one of the same text: an exclusive upper bound.
@@ -144,6 +148,18 @@ impl Layout {
     pub(crate) fn removed_member(self, id: u64) -> Bytes {
         let mut key = self.prefix(Space::RemovedMembers, 8);
         key.put_u64(id);
+        key.freeze()
+    }
+
+    pub(crate) fn user(self, name: &str) -> Bytes {
+        let mut key = self.prefix(Space::Users, name.len());
+        key.put_slice(name.as_bytes());
+        key.freeze()
+    }
+
+    pub(crate) fn role(self, name: &str) -> Bytes {
+        let mut key = self.prefix(Space::Roles, name.len());
+        key.put_slice(name.as_bytes());
         key.freeze()
     }
 
@@ -398,6 +414,7 @@ pub(crate) const META_STATE: u8 = b's';
 pub(crate) const META_MEMBERSHIP: u8 = b'm';
 pub(crate) const META_LEASE_CLOCK: u8 = b'l';
 pub(crate) const META_CLUSTER: u8 = b'c';
+pub(crate) const META_AUTH: u8 = b'a';
 
 /// Everything of a state machine that changes with most batches, in one record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! May not know consensus, the log, a wall clock or a concrete engine.
 #![forbid(unsafe_code)]
 
+mod auth;
 mod chain_hash;
 pub mod command;
 mod consistent_core;
@@ -27,6 +28,7 @@ mod state_watch;
 mod txn;
 mod versioned_value;
 
+pub use auth::{Accounts, ROOT, Role, Standing, User};
 pub use engine::{Engine, EngineError, EngineSnapshot, Pair, WriteBatch};
 pub use envelope::DecodeError;
 pub use event::{Event, EventKind, RevisionEvents};

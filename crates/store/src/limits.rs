@@ -25,6 +25,14 @@ pub const LEASE_SLACK_MS: u64 = 1000;
 pub const MEMBERS_MAX: usize = 32;
 /// Most members that only receive the log (etcd's default).
 pub const LEARNERS_MAX: usize = 1;
+/// Most users.
+pub const USERS_MAX: usize = 1 << 16;
+/// Most roles.
+pub const ROLES_MAX: usize = 1 << 16;
+/// Most roles of one user.
+pub const USER_ROLES_MAX: usize = 1 << 10;
+/// Most permissions of one role.
+pub const ROLE_PERMISSIONS_MAX: usize = 1 << 12;
 /// The chain hash is handed out at every multiple of this index, for comparison among voters.
 pub const HASH_INTERVAL: u64 = 1024;
 

@@ -32,6 +32,16 @@ impl KeyRange {
         }
     }
 
+    /// The end in etcd's notation: empty for a single key, a zero byte for no end.
+    #[must_use]
+    pub fn range_end(&self) -> &[u8] {
+        match self {
+            KeyRange::Key(_) => &[],
+            KeyRange::Span { end, .. } => end,
+            KeyRange::From(_) => &[0],
+        }
+    }
+
     /// The smallest key that may be in the set.
     #[must_use]
     pub fn start(&self) -> &Bytes {

@@ -1,5 +1,6 @@
 //! Reading a state machine as of one moment, on any thread, beside the applier.
 
+use crate::auth::Accounts;
 use crate::command::{Member, SessionId, Txn};
 use crate::envelope::DecodeError;
 use crate::event::{Event, RevisionEvents};
@@ -82,6 +83,17 @@ impl Reader {
     /// If the engine fails.
     pub fn membership(&self) -> Result<Option<Bytes>, StoreFailure> {
         Ok(self.snapshot.get(&self.layout.meta(META_MEMBERSHIP))?)
+    }
+
+    /// Users and roles as of this moment; `known` again if nothing changed since.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    pub fn accounts(&self, known: &Arc<Accounts>) -> Result<Arc<Accounts>, StoreFailure> {
+        if known.are_of(&*self.snapshot, self.layout)? {
+            return Ok(Arc::clone(known));
+        }
+        Ok(Arc::new(Accounts::load(&*self.snapshot, self.layout)?))
     }
 
     /// Revision of the keyspace's last change; 1 if there was none.

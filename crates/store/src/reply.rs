@@ -57,6 +57,11 @@ pub enum Outcome {
         /// The times to live.
         ttls_s: Vec<u64>,
     },
+    /// Users or roles are as asked for.
+    AuthChanged {
+        /// Revision of the header.
+        revision: Revision,
+    },
     /// The consistent core took note.
     Registered,
     /// The member table changed; this is it now, ascending by id.
@@ -133,4 +138,62 @@ pub enum StoreError {
     ForeignDirectory,
     /// The member table does not allow it.
     Membership(MembershipRefusal),
+    /// A user or role cannot be changed so, or the caller may not.
+    Auth(AuthError),
+}
+
+/// Why a user or role cannot be changed so, or a caller may not do something (etcd's `auth`
+/// errors).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthError {
+    /// Authentication begins with a user root.
+    RootUserNotFound,
+    /// The user root has to have the role root.
+    RootRoleNotGranted,
+    /// A user has the name already.
+    UserExists,
+    /// A user without a name; also a caller who did not say who they are.
+    UserEmpty,
+    /// No user has the name.
+    UserNotFound,
+    /// A role has the name already.
+    RoleExists,
+    /// A role without a name.
+    RoleEmpty,
+    /// No role has the name.
+    RoleNotFound,
+    /// The user does not have the role.
+    RoleNotGranted,
+    /// The role does not have the permission.
+    PermissionNotGranted,
+    /// Their roles do not allow it.
+    PermissionDenied,
+    /// It would leave nobody in charge, or grants nothing.
+    InvalidManagement,
+    /// What proved who the caller is was overtaken: they have to prove it again.
+    OldRevision,
+    /// There are as many users, roles or permissions as there can be.
+    TooMany,
+}
+
+impl AuthError {
+    /// Its number in the chain hash; never used again for another.
+    pub(crate) fn code(self) -> i64 {
+        match self {
+            AuthError::RootUserNotFound => 1,
+            AuthError::RootRoleNotGranted => 2,
+            AuthError::UserExists => 3,
+            AuthError::UserEmpty => 4,
+            AuthError::UserNotFound => 5,
+            AuthError::RoleExists => 6,
+            AuthError::RoleEmpty => 7,
+            AuthError::RoleNotFound => 8,
+            AuthError::RoleNotGranted => 9,
+            AuthError::PermissionNotGranted => 10,
+            AuthError::PermissionDenied => 11,
+            AuthError::InvalidManagement => 12,
+            AuthError::OldRevision => 13,
+            AuthError::TooMany => 14,
+        }
+    }
 }

@@ -16,7 +16,7 @@ pub use inspection::{SnapshotInspector, SnapshotSummary};
 pub(crate) use install::{Staged, Staging};
 
 use crate::failure::StoreFailure;
-use crate::key_layout::{EventId, META_CLUSTER, META_LEASE_CLOCK, Space, as_slices};
+use crate::key_layout::{EventId, META_AUTH, META_CLUSTER, META_LEASE_CLOCK, Space, as_slices};
 use crate::limits::StoreLimits;
 use crate::reader::Reader;
 use crate::{Engine, state_machine::MachineKind};
@@ -96,6 +96,9 @@ enum Part {
     LeaseClock,
     Leases(Bound<Bytes>),
     LeaseKeys(Bound<Bytes>),
+    Auth,
+    Users(Bound<Bytes>),
+    Roles(Bound<Bytes>),
     Events(EventId),
     Trailer,
     End,
@@ -227,6 +230,18 @@ impl SnapshotReader {
             },
             Part::LeaseKeys(from) => match self.fill_space(Space::LeaseKeys, from, writer)? {
                 Some(from) => Filled::Chunk(Part::LeaseKeys(from)),
+                None => Filled::Part(Part::Auth),
+            },
+            Part::Auth => {
+                self.put_single(META_AUTH, writer)?;
+                Filled::Part(Part::Users(Bound::Unbounded))
+            }
+            Part::Users(from) => match self.fill_space(Space::Users, from, writer)? {
+                Some(from) => Filled::Chunk(Part::Users(from)),
+                None => Filled::Part(Part::Roles(Bound::Unbounded)),
+            },
+            Part::Roles(from) => match self.fill_space(Space::Roles, from, writer)? {
+                Some(from) => Filled::Chunk(Part::Roles(from)),
                 None => Filled::Part(Part::Events(EventId::NONE)),
             },
             Part::Events(from) => match self.fill_events(from, writer)? {

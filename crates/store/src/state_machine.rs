@@ -9,6 +9,7 @@ mod refounding;
 
 pub use refounding::{Refounding, erase_group};
 
+use crate::auth::{self, Accounts};
 use crate::chain_hash::{ChainHash, Effect};
 use crate::command::{Command, Envelope, SessionId};
 use crate::envelope::DecodeError;
@@ -104,6 +105,7 @@ pub struct StateMachine {
     membership: Option<Bytes>,
     receiver: IdempotentReceiver,
     leases: Leases,
+    accounts: Arc<Accounts>,
     staging: Option<Staging>,
     /// Whether keys of another generation may be left.
     garbage: bool,
@@ -133,6 +135,7 @@ impl StateMachine {
         let membership = snapshot.get(&layout.meta(META_MEMBERSHIP))?;
         let receiver = IdempotentReceiver::load(&*snapshot, layout, limits)?;
         let leases = Leases::load(&*snapshot, layout)?;
+        let accounts = Arc::new(Accounts::load(&*snapshot, layout)?);
         Ok(StateMachine {
             engine,
             layout,
@@ -142,6 +145,7 @@ impl StateMachine {
             membership,
             receiver,
             leases,
+            accounts,
             staging: None,
             garbage: true,
             failed: false,
@@ -188,6 +192,12 @@ impl StateMachine {
     #[must_use]
     pub fn feature_level(&self) -> u32 {
         self.state.feature_level
+    }
+
+    /// Users and roles.
+    #[must_use]
+    pub fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
     }
 
     /// Whether the request was applied; `None` if its session is not open (see
@@ -282,7 +292,7 @@ impl StateMachine {
             _ => self.receiver.admit(session, sequence, envelope.answered_below, index),
         };
         let outcome = match admission {
-            Admission::Fresh => settle(self.run(overlay, &envelope.command, applied))?,
+            Admission::Fresh => settle(self.run(overlay, &envelope, applied))?,
             Admission::Refused(error) => Err(error),
             Admission::Duplicate => {
                 self.close_entry(index, Effect::Duplicate);
@@ -306,9 +316,12 @@ impl StateMachine {
     fn run(
         &mut self,
         overlay: &mut Overlay,
-        command: &Command,
+        envelope: &Envelope,
         applied: &mut Applied,
     ) -> Result<Outcome, Stop> {
+        let command = &envelope.command;
+        let lease_keys = |id: i64| lease::keys(&*overlay, self.layout, id);
+        auth::check_command(&self.accounts, envelope.caller.as_ref(), command, &lease_keys)?;
         match (self.kind, command) {
             (_, Command::OpenSession) => Ok(Outcome::SessionOpened),
             (MachineKind::Keyspace, Command::Compact { revision }) => {
@@ -326,6 +339,12 @@ impl StateMachine {
                 | Command::LeaseRevoke { .. }
                 | Command::LeaseRenew { .. },
             ) => self.change_leases(overlay, command, applied),
+            (MachineKind::Keyspace, Command::Auth(command)) => {
+                let mut hash = ChainHash(self.state.chain_hash);
+                auth::change(&mut self.accounts, command, self.layout, overlay, &mut hash)?;
+                self.state.chain_hash = hash.0;
+                Ok(Outcome::AuthChanged { revision: self.state.revision })
+            }
             (MachineKind::ClusterMetadata, Command::RegisterMember(member)) => {
                 let mut hash = ChainHash(self.state.chain_hash);
                 consistent_core::register(overlay, self.layout, &mut hash, member)?;

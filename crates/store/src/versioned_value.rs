@@ -20,7 +20,7 @@ use crate::key_layout::{
     CurrentRecord, EventId, EventRecord, Layout, PREFIX_LENGTH, as_slices, parse_history_key,
 };
 use crate::range::{KeyRange, KeyValue, Revision};
-use crate::reply::StoreError;
+use crate::reply::{AuthError, StoreError};
 use crate::{EngineError, EngineSnapshot, Pair};
 use bytes::Bytes;
 use std::iter::Peekable;
@@ -37,6 +37,12 @@ pub(crate) enum Stop {
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Stop {
         Stop::Refused(error)
+    }
+}
+
+impl From<AuthError> for Stop {
+    fn from(error: AuthError) -> Stop {
+        Stop::Refused(StoreError::Auth(error))
     }
 }
 

@@ -30,12 +30,14 @@ const TRAILER: u8 = 5;
 const SINGLE: u8 = 12;
 
 /// How pairs are told apart; numbers are never reused.
-const PAIR_TAGS: [(u8, Space); 5] = [
+const PAIR_TAGS: [(u8, Space); 7] = [
     (2, Space::Members),
     (3, Space::Sessions),
     (6, Space::Leases),
     (7, Space::LeaseKeys),
     (11, Space::RemovedMembers),
+    (16, Space::Users),
+    (17, Space::Roles),
 ];
 
 pub(super) struct ChunkWriter {

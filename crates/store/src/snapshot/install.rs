@@ -3,11 +3,12 @@
 use super::codec::{ChunkError, Record, read_chunk};
 use super::{SnapshotRefusal, SnapshotWrite};
 use crate::WriteBatch;
+use crate::auth;
 use crate::envelope::DecodeError;
 use crate::event::EventKind;
 use crate::key_layout::{
-    CurrentRecord, EventId, EventRecord, GenerationRecord, Layout, META_CLUSTER, META_LEASE_CLOCK,
-    META_MEMBERSHIP, META_STATE, PREFIX_LENGTH, Space, StateRecord,
+    CurrentRecord, EventId, EventRecord, GenerationRecord, Layout, META_AUTH, META_CLUSTER,
+    META_LEASE_CLOCK, META_MEMBERSHIP, META_STATE, PREFIX_LENGTH, Space, StateRecord,
 };
 use crate::limits::STATE_FORMAT;
 use crate::member_table::{ClusterRecord, parse_removed_key};
@@ -182,6 +183,7 @@ fn check_single(name: u8, value: &Bytes) -> Result<(), DecodeError> {
     match name {
         META_CLUSTER => ClusterRecord::decode(value.clone()).map(drop),
         META_LEASE_CLOCK => crate::lease::check_clock(value),
+        META_AUTH => auth::check_record(Space::Meta, &Bytes::new(), value.clone()),
         _ => Err(DecodeError("a single record of the snapshot is unknown")),
     }
 }
@@ -197,6 +199,7 @@ fn check_pair(space: Space, name: Bytes, value: Bytes) -> Result<(), DecodeError
         Space::Leases | Space::LeaseKeys => crate::lease::check_record(space, &name, value),
         Space::RemovedMembers if parse_removed_key(&name).is_some() && value.is_empty() => Ok(()),
         Space::RemovedMembers => Err(DecodeError("a removed member has the wrong form")),
+        Space::Users | Space::Roles => auth::check_record(space, &name, value),
         _ => crate::idempotent_receiver::check_record(name, value),
     }
 }
@@ -215,7 +218,7 @@ mod tests {
         #[test]
         fn hostile_chunks_are_refused_or_stored_never_a_panic(
             bodies in prop::collection::vec(any::<Vec<u8>>(), 1..4),
-            tags in prop::collection::vec(0..14u8, 3),
+            tags in prop::collection::vec(0..19u8, 3),
             done: bool,
         ) {
             let layout = Layout { group: GroupId(1), generation: 2 };

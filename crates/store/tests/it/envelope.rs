@@ -1,6 +1,7 @@
 //! The envelope of a command: what is written is read, hostile bytes are refused, and version 1 is
 //! read for ever.
 
+use crate::auth::auth_command;
 use crate::versioned_value::{delete, put, txn};
 use bytes::{BufMut, Bytes, BytesMut};
 use clocks::NodeId;
@@ -34,6 +35,7 @@ fn command() -> impl Strategy<Value = Command> {
         txn().prop_map(Command::Txn),
         any::<i64>().prop_map(|revision| Command::Compact { revision }),
         member().prop_map(Command::RegisterMember),
+        auth_command().prop_map(Command::Auth),
         any::<u32>().prop_map(|level| Command::RaiseFeatureLevel { level }),
         lease_command(),
     ]

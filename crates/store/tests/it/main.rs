@@ -1,5 +1,6 @@
 //! The state machines, seen from outside.
 
+mod auth;
 mod envelope;
 mod lease;
 mod recovery;

@@ -7,7 +7,7 @@ use replica::RequestError;
 use std::borrow::Cow;
 use std::fmt;
 use store::MembershipRefusal;
-use store::reply::StoreError;
+use store::reply::{AuthError, StoreError};
 
 /// gRPC status codes, with their numbers on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +184,31 @@ impl From<StoreError> for ProtocolError {
             StoreError::ForeignDirectory => ProtocolError::of(
                 Code::FailedPrecondition,
                 "quorate: another data directory is known under this member id",
+            ),
+            StoreError::Auth(error) => error.into(),
+        }
+    }
+}
+
+impl From<AuthError> for ProtocolError {
+    fn from(error: AuthError) -> ProtocolError {
+        match error {
+            AuthError::RootUserNotFound => ROOT_USER_NOT_EXIST,
+            AuthError::RootRoleNotGranted => ROOT_ROLE_NOT_EXIST,
+            AuthError::UserExists => USER_ALREADY_EXISTS,
+            AuthError::UserEmpty => USER_EMPTY,
+            AuthError::UserNotFound => USER_NOT_FOUND,
+            AuthError::RoleExists => ROLE_ALREADY_EXISTS,
+            AuthError::RoleEmpty => ROLE_EMPTY,
+            AuthError::RoleNotFound => ROLE_NOT_FOUND,
+            AuthError::RoleNotGranted => ROLE_NOT_GRANTED,
+            AuthError::PermissionNotGranted => PERMISSION_NOT_GRANTED,
+            AuthError::PermissionDenied => PERMISSION_DENIED,
+            AuthError::InvalidManagement => INVALID_AUTH_MANAGEMENT,
+            AuthError::OldRevision => AUTH_OLD_REVISION,
+            AuthError::TooMany => ProtocolError::of(
+                Code::ResourceExhausted,
+                "quorate: there are as many users, roles or permissions as there can be",
             ),
         }
     }
