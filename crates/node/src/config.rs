@@ -15,7 +15,7 @@ mod listen_url;
 mod tests;
 
 pub use etcd_flags::{Translated, translate};
-pub use initial_cluster::{ClusterIdentity, InitialMember};
+pub use initial_cluster::{ClusterIdentity, ClusterState, InitialMember};
 
 use crate::log_disk::SyncForm;
 use crate::log_structured_merge_tree::EngineLimits;
@@ -28,6 +28,8 @@ use std::time::Duration;
 const INITIAL_MEMBERS_MAX: usize = 9;
 /// Highest feature level that this build speaks.
 const FEATURE_LEVEL: u32 = 2;
+/// Most members of a cluster to join, learners included.
+const MEMBERS_MAX: usize = 64;
 /// Names end up in file names, tables and URLs.
 const NAME_BYTES_MAX: usize = 64;
 /// Free space that is kept back when nothing else is set, in MiB.
@@ -54,7 +56,7 @@ pub struct Settings {
     pub admin: Option<String>,
     /// Where the other members reach this one, if not where `initial-cluster` says.
     pub initial_advertise_peer_urls: Option<String>,
-    /// `new`, or `existing` for a member that joins.
+    /// `new`: a first start founds the cluster with the others; `existing`: it joins them.
     pub initial_cluster_state: Option<String>,
     /// `name=host:port,…`: all members, this one included, the same on each.
     pub initial_cluster: Option<String>,
@@ -104,6 +106,8 @@ pub struct NodeConfig {
     pub admin: Vec<Listen>,
     /// All members, ascending by name, and the ids that follow from them.
     pub cluster: ClusterIdentity,
+    /// What a first start does with that list; later ones ignore both.
+    pub cluster_state: ClusterState,
     /// Where clients are told to reach this member; if empty, at the address served.
     pub client_urls: Vec<String>,
     /// Between heartbeats.
@@ -188,11 +192,14 @@ impl Settings {
         let sync_form = self.sync_form()?;
         let name = self.name.unwrap_or_else(|| "default".to_owned());
         check_name(&name)?;
+        let cluster_state = ClusterState::of(
+            self.initial_cluster.is_some(),
+            self.initial_cluster_state.as_deref(),
+        )?;
         let token = self.initial_cluster_token.unwrap_or_else(|| "quorate-cluster".to_owned());
-        initial_cluster::check_state(self.initial_cluster_state.as_deref())?;
         let (members, own) = initial_cluster::members(
             &name,
-            self.initial_cluster.as_deref(),
+            (self.initial_cluster.as_deref(), cluster_state),
             self.initial_advertise_peer_urls.as_deref(),
             self.peer.as_deref(),
         )?;
@@ -203,6 +210,7 @@ impl Settings {
             peer: listen("peer", self.peer.as_deref().unwrap_or(&own))?,
             admin: listen("admin", self.admin.as_deref().unwrap_or("127.0.0.1:2381"))?,
             cluster: ClusterIdentity::derive(&name, members, &token)?,
+            cluster_state,
             name,
             client_urls: client_urls(self.advertise_etcd.as_deref())?,
             heartbeat_interval: Duration::from_millis(self.heartbeat_ms.unwrap_or(100)),
@@ -244,6 +252,16 @@ impl NodeConfig {
     #[must_use]
     pub fn longest_lease(&self) -> Duration {
         self.election_timeout / 4
+    }
+
+    /// Where the other members are to reach this one, as far as settings say.
+    ///
+    /// # Panics
+    /// If the configuration was not validated: this member is listed.
+    #[must_use]
+    pub fn own_peer_address(&self) -> &str {
+        let own = self.cluster.members.iter().find(|member| member.name == self.name);
+        &own.expect("validated: the member is listed").address
     }
 
     /// How the settings must relate.

@@ -9,6 +9,7 @@ mod boot_clock;
 mod config;
 mod correlation_identifier;
 mod data_directory;
+mod directory_identity;
 pub mod etcd;
 mod free_space;
 mod handle;
@@ -24,14 +25,16 @@ mod watch_streams;
 pub use backup_file::{BackupDescription, BackupFile, BackupWriter};
 pub use boot_clock::{monotonic_now, wall_now};
 pub use config::{
-    ClusterIdentity, InitialMember, Listen, NodeConfig, Settings, Translated, Transport, translate,
+    ClusterIdentity, ClusterState, InitialMember, Listen, NodeConfig, Settings, Translated,
+    Transport, translate,
 };
 pub use data_directory::DataDirectory;
+pub use directory_identity::{DirectoryIdentity, KnownMember};
 pub use handle::{Identity, NodeHandle, Timings};
 pub use log_disk::{LogDisk, OnCompletion, SyncForm};
 pub use log_structured_merge_tree::{EngineLimits, LsmEngine};
 pub use meters::{Counter, Gauge, Histogram, Meters, PeerMeters};
-pub use runtime::{Addresses, Node, Stopper};
+pub use runtime::{Addresses, Node, NodeSeat, Stopper};
 pub use watch_streams::{WatchDelivery, WatchReceiver, WatchSender};
 
 use replica::LogEvent;

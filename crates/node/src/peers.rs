@@ -6,6 +6,7 @@
 //! Not here: frames and handshake (`wire::peer`), what messages mean (`replica`).
 
 mod connection;
+mod discovery;
 mod handshake;
 mod outgoing_queue;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use crate::meters::{Meters, PeerMeters};
 use crate::update_queue::UpdateQueue;
 use clocks::NodeId;
 use connection::Connection;
+pub(crate) use discovery::ask;
 use handshake::HandshakeError;
 use outgoing_queue::OutgoingQueue;
 use replica::PeerMessage;
@@ -27,11 +29,14 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use wire::peer::{DiscoveredMember, Refusal, RefusalReason};
 
 /// Shortest and longest pause between two calls; half of it is random.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a member that should call is called instead, to hear why it does not.
+const KNOCK_INTERVAL: Duration = Duration::from_secs(3);
 /// Callers that have not introduced themselves yet.
 const STRANGERS_MAX: usize = 64;
 /// Bytes that the kernel holds unsent: what is queued beyond it can still be overtaken.
@@ -42,12 +47,16 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the consistent core, or the initial cluster, knows of other members.
 pub(crate) trait MemberDirectory: Send + Sync {
-    /// Where the member's peers reach it (`host:port`).
-    fn address(&self, member: NodeId) -> Option<String>;
+    /// Where the member's peers reach it (`host:port` each).
+    fn addresses(&self, member: NodeId) -> Vec<String>;
     /// Identity of its data directory; 0 if unknown.
     fn directory_id(&self, member: NodeId) -> u128;
     /// What the cluster has raised the feature level to.
     fn feature_level(&self) -> u32;
+    /// Whether the member was removed from the cluster.
+    fn is_removed(&self, member: NodeId) -> bool;
+    /// Every member, for one who asks before it is one.
+    fn members(&self) -> Vec<DiscoveredMember>;
 }
 
 /// What this member says of itself.
@@ -74,8 +83,24 @@ struct Network {
     meters: Arc<Meters>,
     peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
     wanted: watch::Sender<BTreeSet<NodeId>>,
-    /// Called with a plain sentence when the node must stop.
-    on_fatal: Box<dyn Fn(String) + Send + Sync>,
+    /// Moves on when the directory may say something else.
+    news: watch::Sender<u64>,
+    on_expelled: Box<dyn Fn(Expelled) + Send + Sync>,
+}
+
+/// Why another member wants nothing of this one any more: the node must stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expelled {
+    /// It knows this member by another data directory.
+    OtherDirectory {
+        /// Who says so.
+        by: NodeId,
+    },
+    /// This member was removed from the cluster.
+    Removed {
+        /// Who says so.
+        by: NodeId,
+    },
 }
 
 struct Peer {
@@ -96,10 +121,11 @@ impl PeerNetwork {
         directory: Box<dyn MemberDirectory>,
         log: UpdateQueue<LogInput>,
         meters: Arc<Meters>,
-        on_fatal: Box<dyn Fn(String) + Send + Sync>,
+        on_expelled: Box<dyn Fn(Expelled) + Send + Sync>,
     ) -> PeerNetwork {
-        let (peers, wanted) = (Mutex::default(), watch::Sender::default());
-        let shared = Network { local, directory, log, meters, peers, wanted, on_fatal };
+        let (peers, wanted, news) =
+            (Mutex::default(), watch::Sender::default(), watch::Sender::default());
+        let shared = Network { local, directory, log, meters, peers, wanted, news, on_expelled };
         PeerNetwork { shared: Arc::new(shared) }
     }
 
@@ -135,6 +161,11 @@ impl PeerNetwork {
         self.shared.wanted.send_replace(members);
     }
 
+    /// The directory may say something else now.
+    pub(crate) fn directory_changed(&self) {
+        self.shared.news.send_modify(|number| *number += 1);
+    }
+
     /// Serves until `stopping` turns true.
     pub(crate) async fn run(
         self,
@@ -152,9 +183,11 @@ impl PeerNetwork {
         loop {
             let members = wanted.borrow_and_update().clone();
             dialed.retain(|id| members.contains(id));
-            for id in members.into_iter().filter(|id| *id > network.local.id) {
-                if dialed.insert(id) {
-                    tasks.spawn(dial(Arc::clone(&network), id));
+            for id in members {
+                match id > network.local.id {
+                    _ if !dialed.insert(id) => {}
+                    true => drop(tasks.spawn(dial(Arc::clone(&network), id))),
+                    false => drop(tasks.spawn(knock(Arc::clone(&network), id))),
                 }
             }
             tokio::select! {
@@ -175,6 +208,22 @@ impl Network {
 
     fn peer(&self, id: NodeId) -> Option<Arc<Peer>> {
         self.peers().get(&id).map(Arc::clone)
+    }
+
+    /// Where to try the member next.
+    fn address(&self, id: NodeId, attempt: usize) -> Option<String> {
+        let mut addresses = self.directory.addresses(id);
+        let at = attempt.checked_rem(addresses.len())?;
+        Some(addresses.swap_remove(at))
+    }
+
+    /// Returns once the member is not to be reached at `address` any more.
+    async fn moved(&self, id: NodeId, address: &str) {
+        let mut news = self.news.subscribe();
+        while self.directory.addresses(id).iter().any(|known| known == address) {
+            // The sender lives in `self`.
+            let _ = news.changed().await;
+        }
     }
 }
 
@@ -238,30 +287,66 @@ impl Peer {
     }
 }
 
-/// Keeps calling one member for as long as it is wanted.
+/// Keeps calling one member for as long as it is wanted, at its addresses in turn.
 async fn dial(network: Arc<Network>, id: NodeId) {
     let mut backoff = Backoff::new(id.0 ^ network.local.id.0);
+    let mut attempt = 0;
     while let Some(peer) = network.peer(id) {
-        match call(&network, id).await {
+        let address = network.address(id, attempt);
+        match call(&network, id, address.as_deref()).await {
             Ok(connection) => {
                 backoff.reset();
-                peer.run(&network, connection).await;
+                let address = address.expect("it was called there");
+                tokio::select! {
+                    () = peer.run(&network, connection) => {}
+                    () = network.moved(id, &address) => {
+                        tracing::info!(peer = %id, "it is not to be reached at {address} any more");
+                    }
+                }
             }
-            Err(error) => report(&network, &peer, &error),
+            Err(error) => {
+                attempt += 1;
+                report(&network, &peer, &error);
+            }
         }
         tokio::time::sleep(backoff.next()).await;
     }
 }
 
-async fn call(network: &Arc<Network>, id: NodeId) -> Result<Connection, HandshakeError> {
-    let address = network
-        .directory
-        .address(id)
-        .ok_or_else(|| HandshakeError::Failed("its address is not known".to_owned()))?;
+/// Members with smaller ids call this one. One that has not for a while may have a reason, which it
+/// tells when it is called in spite of that: it may know that this member was removed.
+async fn knock(network: Arc<Network>, id: NodeId) {
+    let mut attempt = 0;
+    while let Some(peer) = network.peer(id) {
+        tokio::time::sleep(KNOCK_INTERVAL).await;
+        if peer.in_use.try_lock().is_err() {
+            continue;
+        }
+        let address = network.address(id, attempt);
+        attempt += 1;
+        match call(&network, id, address.as_deref()).await {
+            // The rule, kept: it is there and will call.
+            Err(HandshakeError::Refused(Refusal {
+                reason: RefusalReason::ImpossibleSender,
+                ..
+            })) => {}
+            Err(error) => report(&network, &peer, &error),
+            Ok(_) => report(&network, &peer, &handshake::failed("it answered out of turn")),
+        }
+    }
+}
+
+async fn call(
+    network: &Arc<Network>,
+    id: NodeId,
+    address: Option<&str>,
+) -> Result<Connection, HandshakeError> {
+    let unknown = || HandshakeError::Failed("its address is not known".to_owned());
+    let address = address.ok_or_else(unknown)?;
     let calling = |error: &dyn std::fmt::Display| {
         HandshakeError::Failed(format!("cannot connect to {address}: {error}"))
     };
-    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&address));
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
     let stream =
         connecting.await.map_err(|error| calling(&error))?.map_err(|error| calling(&error))?;
     configure(&stream, network.local.user_timeout).map_err(|error| calling(&error))?;
@@ -307,13 +392,13 @@ async fn accept(network: Arc<Network>, listener: TcpListener, strangers: Arc<Sem
 }
 
 fn report(network: &Network, peer: &Peer, error: &HandshakeError) {
-    if let HandshakeError::OwnDirectoryRefused = error {
-        (network.on_fatal)(format!(
-            "member {} knows this member, {}, by another data directory: this one was emptied or \
-             replaced, and what it had promised is lost; remove the member and add it under a new \
-             name",
-            peer.id, network.local.id
-        ));
+    let by = peer.id;
+    match error {
+        HandshakeError::OwnDirectoryRefused => {
+            (network.on_expelled)(Expelled::OtherDirectory { by })
+        }
+        HandshakeError::OwnRemoval => (network.on_expelled)(Expelled::Removed { by }),
+        _ => {}
     }
     peer.complain(&error.to_string());
 }

@@ -10,25 +10,27 @@
 //! sentence; whoever waits for it gets that sentence.
 
 mod core_threads;
+mod first_start;
 mod member_directory;
 #[cfg(test)]
 mod tests;
 
 use crate::admin::AdminEndpoint;
-use crate::config::{Listen, NodeConfig};
+use crate::config::{ClusterState, Listen, NodeConfig};
 use crate::correlation_identifier::PendingReplies;
 use crate::data_directory::{DataDirectory, random_bytes};
+use crate::directory_identity::DirectoryIdentity;
 use crate::etcd::EtcdFrontEnd;
 use crate::free_space::FreeSpace;
 use crate::handle::{Identity, NodeHandle, Progress, Shared, Timings};
 use crate::log_disk::{LogDisk, OnCompletion};
 use crate::log_structured_merge_tree::LsmEngine;
 use crate::monotonic_now;
-use crate::peers::{LocalPeer, PeerNetwork};
+use crate::peers::{Expelled, LocalPeer, PeerNetwork};
 use crate::readiness;
 use crate::update_queue::{QueueLimits, UpdateQueue};
 use crate::watch_streams::WatchStreams;
-use clocks::{ClockBound, GroupId};
+use clocks::{ClockBound, GroupId, NodeId};
 use core_threads::{ApplierThread, Ending, LogThread, flush_engine};
 use member_directory::ConsistentCoreDirectory;
 use replica::{
@@ -88,6 +90,45 @@ pub struct Node {
     _directory: DataDirectory,
 }
 
+/// A node's place, taken but not used yet: its directory is locked and its ports are bound.
+///
+/// Whatever may refuse a first start comes before its identity is written, so that a start that
+/// was refused can be tried again with other settings.
+pub struct NodeSeat {
+    directory: DataDirectory,
+    listeners: Listeners,
+}
+
+impl NodeSeat {
+    /// Takes the place that `config` describes.
+    ///
+    /// # Errors
+    /// One plain sentence: what is wrong and what to do.
+    pub fn take(config: &NodeConfig) -> Result<NodeSeat, String> {
+        config.validate()?;
+        config.notes.iter().for_each(|note| tracing::info!("{note}"));
+        let directory = DataDirectory::open(&config.data_dir)?;
+        directory.check_log()?;
+        Ok(NodeSeat { directory, listeners: Listeners::bind(config)? })
+    }
+
+    /// Whether the directory is nobody's yet: the next start is the member's first.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.directory.identity().is_none()
+    }
+
+    /// Starts the node there; `config` may say more about the cluster than when it was taken.
+    ///
+    /// # Errors
+    /// See [`Node::start`].
+    pub fn start(mut self, config: &NodeConfig) -> Result<Node, String> {
+        config.validate()?;
+        let identity = first_start::identify(config, &mut self.directory)?;
+        Node::run(config, &identity, self)
+    }
+}
+
 /// Asks a node to stop, from any thread.
 #[derive(Clone)]
 pub struct Stopper {
@@ -108,19 +149,21 @@ impl Node {
     /// # Errors
     /// One plain sentence: what is wrong and what to do.
     pub fn start(config: &NodeConfig) -> Result<Node, String> {
-        config.validate()?;
-        config.notes.iter().for_each(|note| tracing::info!("{note}"));
-        let cluster = &config.cluster;
-        let directory = DataDirectory::open(&config.data_dir, cluster.id, cluster.node)?;
-        directory.check_log()?;
-        let listeners = Listeners::bind(config)?;
+        NodeSeat::take(config)?.start(config)
+    }
+
+    fn run(
+        config: &NodeConfig,
+        identity: &DirectoryIdentity,
+        NodeSeat { directory, listeners }: NodeSeat,
+    ) -> Result<Node, String> {
         let engine: Arc<dyn Engine> = Arc::new(
             LsmEngine::open(&directory.state(), config.engine).map_err(|e| e.to_string())?,
         );
-        let shared = Arc::new(shared(config, &listeners.addresses, Arc::clone(&engine)));
+        let shared = Arc::new(shared(config, identity, &listeners.addresses, Arc::clone(&engine)));
         let handle = NodeHandle { shared: Arc::clone(&shared) };
         let ending = Ending::new(handle.clone());
-        let core = core_config(config, &directory, &shared.identity);
+        let core = core_config(config, identity, &shared.identity);
 
         let applier = Applier::open(&core, Arc::clone(&engine))?;
         let applied = applier.applied()?;
@@ -139,7 +182,7 @@ impl Node {
         let machine = LogMachine::recover(&core, &mut disk, &applied, monotonic_now(), seed)?;
         directory.log_is_made()?;
 
-        let network = network(config, &directory, &engine, &shared, &ending);
+        let network = network(config, identity, &engine, &shared, &ending);
         let applier_queue = UpdateQueue::new(APPLIER);
         let log_thread = LogThread {
             machine,
@@ -176,6 +219,7 @@ impl Node {
             applier,
             queue: self.applier.clone(),
             flushes,
+            network: log_thread.network.clone(),
             shared: Arc::clone(shared),
             ending: self.ending.clone(),
         };
@@ -407,21 +451,28 @@ fn bind(setting: &str, address: &str) -> Result<(TcpListener, SocketAddr), Strin
     })
 }
 
-fn shared(config: &NodeConfig, addresses: &Addresses, engine: Arc<dyn Engine>) -> Shared {
-    let own = config.cluster.members.iter().find(|member| member.name == config.name);
-    let peer_address = own.expect("validated: the member is listed").address.clone();
+fn shared(
+    config: &NodeConfig,
+    identity: &DirectoryIdentity,
+    addresses: &Addresses,
+    engine: Arc<dyn Engine>,
+) -> Shared {
+    let peer_address = match (config.cluster_state, identity.own_address()) {
+        (ClusterState::Unsaid, Some(recorded)) => recorded.to_owned(),
+        _ => config.own_peer_address().to_owned(),
+    };
     let client_urls = match &config.client_urls[..] {
         [] => vec![client_url(addresses.etcd, &peer_address)],
         urls => urls.to_vec(),
     };
     Shared {
         identity: Identity {
-            node: config.cluster.node,
-            cluster: config.cluster.id,
+            node: identity.node,
+            cluster: identity.cluster,
             name: config.name.clone(),
             client_urls,
             peer_address,
-            founders: config.cluster.founders(),
+            founders: identity.founders(),
         },
         timings: Timings {
             heartbeat_interval: config.heartbeat_interval,
@@ -450,19 +501,23 @@ fn client_url(served: SocketAddr, peer_address: &str) -> String {
     }
 }
 
-fn core_config(config: &NodeConfig, directory: &DataDirectory, identity: &Identity) -> CoreConfig {
+fn core_config(
+    config: &NodeConfig,
+    recorded: &DirectoryIdentity,
+    identity: &Identity,
+) -> CoreConfig {
     CoreConfig {
         node: identity.node,
         groups: GROUPS.to_vec(),
-        initial_voters: config.cluster.ids.clone(),
+        initial_voters: identity.founders.iter().map(|(id, _)| *id).collect(),
         founders: identity.founders.iter().map(|(id, address)| founder(*id, address)).collect(),
-        contacts: Vec::new(),
+        contacts: recorded.known.iter().map(|member| member.id).collect(),
         member: Member {
             id: identity.node,
             name: identity.name.clone(),
             peer_addresses: vec![identity.peer_address.clone()],
             client_urls: identity.client_urls.clone(),
-            directory_id: directory.directory_id,
+            directory_id: recorded.directory,
             feature_level: config.feature_level,
         },
         heartbeat_interval: config.heartbeat_interval,
@@ -484,26 +539,49 @@ fn founder(id: clocks::NodeId, address: &str) -> Member {
 
 fn network(
     config: &NodeConfig,
-    directory: &DataDirectory,
+    identity: &DirectoryIdentity,
     engine: &Arc<dyn Engine>,
     shared: &Shared,
     ending: &Ending,
 ) -> PeerNetwork {
+    let own = identity.node;
     let local = LocalPeer {
-        cluster: config.cluster.id,
-        id: config.cluster.node,
-        directory_id: directory.directory_id,
+        cluster: identity.cluster,
+        id: own,
+        directory_id: identity.directory,
         feature_level: config.feature_level,
         user_timeout: config.election_timeout * USER_TIMEOUT_ELECTIONS,
     };
-    let members =
-        ConsistentCoreDirectory { engine: Arc::clone(engine), initial: config.cluster.clone() };
-    let ending = ending.clone();
-    let on_fatal = Box::new(move |sentence| ending.fail(sentence));
+    let known = identity.known.clone();
+    let contacts: Vec<_> = known.iter().map(|member| member.id).collect();
+    let members = ConsistentCoreDirectory { engine: Arc::clone(engine), known };
+    let (ending, path) = (ending.clone(), config.data_dir.clone());
+    let on_expelled = Box::new(move |why| {
+        if let (Expelled::Removed { .. }, Err(error)) =
+            (why, DataDirectory::member_is_removed(&path))
+        {
+            tracing::error!("{error}");
+        }
+        ending.fail(expulsion(own, why));
+    });
     let (log, meters) = (shared.log.clone(), Arc::clone(&shared.meters));
-    let network = PeerNetwork::new(local, Box::new(members), log, meters, on_fatal);
-    network.connect_to(config.cluster.ids.iter().copied());
+    let network = PeerNetwork::new(local, Box::new(members), log, meters, on_expelled);
+    network.connect_to(contacts);
     network
+}
+
+fn expulsion(own: NodeId, why: Expelled) -> String {
+    match why {
+        Expelled::OtherDirectory { by } => format!(
+            "member {by} knows this member, {own}, by another data directory: this one was emptied \
+             or replaced, and what it had promised is lost; replace the member (quorate join \
+             --replace {own})"
+        ),
+        Expelled::Removed { by } => format!(
+            "this member, {own}, was removed from the cluster, says member {by}: it stops for \
+             good; to join again, as a new member, start with an empty data directory"
+        ),
+    }
 }
 
 fn disk_sentence(error: &DiskError) -> String {

@@ -1,6 +1,6 @@
 //! The members that a cluster begins with, and the ids that every member derives from them alike.
 
-use super::{INITIAL_MEMBERS_MAX, address, check_name};
+use super::{INITIAL_MEMBERS_MAX, MEMBERS_MAX, address, check_name};
 use clocks::NodeId;
 use std::collections::BTreeSet;
 
@@ -11,6 +11,35 @@ pub struct InitialMember {
     pub name: String,
     /// Where its peers reach it (`host:port`), unique in the cluster.
     pub address: String,
+}
+
+/// What a first start does with the initial cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterState {
+    /// Nothing was said: the member founds a cluster alone.
+    Unsaid,
+    /// It founds the cluster together with the others.
+    New,
+    /// It joins a cluster that exists and has added it, by asking the others.
+    Existing,
+}
+
+impl ClusterState {
+    pub(super) fn of(is_listed: bool, state: Option<&str>) -> Result<ClusterState, String> {
+        match state {
+            None | Some("new") if is_listed => Ok(ClusterState::New),
+            None | Some("new") => Ok(ClusterState::Unsaid),
+            Some("existing") if is_listed => Ok(ClusterState::Existing),
+            Some("existing") => {
+                Err("initial-cluster-state is \"existing\", but initial-cluster is not set: it \
+                     says whom to ask"
+                    .to_owned())
+            }
+            Some(other) => {
+                Err(format!("initial-cluster-state is {other:?}; it should be new or existing"))
+            }
+        }
+    }
 }
 
 /// Who is who: a function of the initial cluster and its token alone, so that members which were
@@ -59,22 +88,12 @@ impl ClusterIdentity {
     }
 }
 
-/// A start makes a cluster only of a directory that is new, whatever the state is said to be.
-pub(super) fn check_state(state: Option<&str>) -> Result<(), String> {
-    match state {
-        None | Some("new" | "existing") => Ok(()),
-        Some(state) => {
-            Err(format!("initial-cluster-state is {state:?}; it should be new or existing"))
-        }
-    }
-}
-
 /// The members, and where the others reach the one called `name`.
 ///
 /// If there is no list, the member is alone, at the address that it advertises, or listens on.
 pub(super) fn members(
     name: &str,
-    list: Option<&str>,
+    (list, state): (Option<&str>, ClusterState),
     advertised: Option<&str>,
     listened: Option<&str>,
 ) -> Result<(Vec<InitialMember>, String), String> {
@@ -89,7 +108,7 @@ pub(super) fn members(
         let member = InitialMember { name: name.to_owned(), address: own.clone() };
         return Ok((vec![member], own));
     };
-    let members = parse(list)?;
+    let members = parse(list, state)?;
     let own = members.iter().find(|member| member.name == name).ok_or_else(|| {
         format!("initial-cluster does not list this member, {name:?} (set by name)")
     })?;
@@ -103,7 +122,7 @@ pub(super) fn members(
 }
 
 /// Reads `name=host:port,…`.
-fn parse(list: &str) -> Result<Vec<InitialMember>, String> {
+fn parse(list: &str, state: ClusterState) -> Result<Vec<InitialMember>, String> {
     let mut members: Vec<InitialMember> = Vec::new();
     for part in list.split(',') {
         let (name, place) = part.trim().split_once('=').ok_or_else(|| {
@@ -119,11 +138,13 @@ fn parse(list: &str) -> Result<Vec<InitialMember>, String> {
         }
         members.push(InitialMember { name: name.to_owned(), address });
     }
-    if members.len() > INITIAL_MEMBERS_MAX {
-        return Err(format!(
-            "initial-cluster lists {} members; at most {INITIAL_MEMBERS_MAX} can vote",
-            members.len()
-        ));
+    let most = match state {
+        ClusterState::Existing => MEMBERS_MAX,
+        ClusterState::Unsaid | ClusterState::New => INITIAL_MEMBERS_MAX,
+    };
+    if members.len() > most {
+        let listed = members.len();
+        return Err(format!("initial-cluster lists {listed} members; at most {most} are possible"));
     }
     Ok(members)
 }

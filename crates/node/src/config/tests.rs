@@ -103,6 +103,8 @@ fn contradictions_are_refused_in_one_sentence() {
         ("initial-cluster = 'default=a:1,b=a:1'", "lists the address a:1 twice"),
         ("initial-cluster = 'default'", "it should look like name=host:port"),
         ("initial-cluster = 'default=a:0,b=b:1'", "needs a fixed peer port"),
+        ("initial-cluster-state = 'existing'", "but initial-cluster is not set"),
+        ("initial-cluster-state = 'old'", "it should be new or existing"),
         ("heartbeat-ms = 600", "election-ms must be at least twice heartbeat-ms"),
         ("heartbeat-ms = 0", "heartbeat-ms must not be 0"),
         ("lease-ms = 251", "lease-ms must be at most a quarter of election-ms"),

@@ -2,7 +2,7 @@
 //! whether the other is a member, whose turn it is to call, and whose data directory speaks.
 
 use super::connection::Connection;
-use super::{Network, Peer};
+use super::{Network, Peer, discovery};
 use bytes::{Bytes, BytesMut};
 use clocks::NodeId;
 use std::fmt;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use wire::peer::{
-    Frame, Hello, LocalMember, PREAMBLE, PROTOCOL_VERSION, Refusal, RefusalReason, check_preamble,
-    decode_frame, decode_welcome, encode_welcome,
+    Frame, Hello, LocalMember, PREAMBLE, PROTOCOL_VERSION, Question, Refusal, RefusalReason,
+    check_preamble, decode_frame, decode_welcome, encode_welcome,
 };
 
 /// The whole exchange takes no longer.
@@ -29,6 +29,10 @@ pub(super) enum HandshakeError {
     Refused(Refusal),
     /// The other side knows this member by another data directory.
     OwnDirectoryRefused,
+    /// The other side knows that this member was removed from the cluster.
+    OwnRemoval,
+    /// The caller only had a question, and got its answer.
+    Answered,
 }
 
 impl fmt::Display for HandshakeError {
@@ -39,6 +43,8 @@ impl fmt::Display for HandshakeError {
             HandshakeError::OwnDirectoryRefused => {
                 f.write_str("it knows this member by another data directory")
             }
+            HandshakeError::OwnRemoval => f.write_str("this member was removed from the cluster"),
+            HandshakeError::Answered => f.write_str("it asked who the members are"),
         }
     }
 }
@@ -49,7 +55,7 @@ pub(super) async fn introduce(
     to: NodeId,
     stream: TcpStream,
 ) -> Result<Connection, HandshakeError> {
-    let mut talk = Talk { stream, received: BytesMut::new() };
+    let mut talk = Talk::new(stream, WORD_BYTES_MAX);
     let exchange = async {
         let mut words = BytesMut::from(&PREAMBLE[..]);
         hello(network, to).encode(&mut words);
@@ -75,11 +81,15 @@ pub(super) async fn receive(
     network: &Arc<Network>,
     stream: TcpStream,
 ) -> Result<(Arc<Peer>, Connection), (Option<NodeId>, HandshakeError)> {
-    let mut talk = Talk { stream, received: BytesMut::new() };
+    let mut talk = Talk::new(stream, WORD_BYTES_MAX);
     let mut caller = None;
     let exchange = async {
         talk.hear_preamble().await?;
         let frame = talk.hear().await?;
+        if Question::is_asked_by(&frame) {
+            discovery::answer(network, frame, &mut talk).await?;
+            return Err(HandshakeError::Answered);
+        }
         let mut words = BytesMut::from(&PREAMBLE[..]);
         let checked = Hello::decode(frame).map_err(failed)?.and_then(|hello| {
             caller = Some(hello.sender);
@@ -105,7 +115,7 @@ pub(super) async fn receive(
     }
 }
 
-async fn in_time<T>(
+pub(super) async fn in_time<T>(
     exchange: impl Future<Output = Result<T, HandshakeError>>,
 ) -> Result<T, HandshakeError> {
     let too_slow = || HandshakeError::Failed("the handshake took too long".to_owned());
@@ -126,6 +136,7 @@ fn hello(network: &Network, receiver: NodeId) -> Hello {
 fn check_caller(network: &Network, hello: &Hello) -> Result<Arc<Peer>, Refusal> {
     check_words(network, hello)?;
     let own = network.local.id;
+    check_standing(network, hello)?;
     let Some(peer) = network.peer(hello.sender) else {
         let text = format!("{} is not a member that {own} knows", hello.sender);
         return Err(Refusal { reason: RefusalReason::NotAMember, text });
@@ -144,7 +155,16 @@ fn check_answer(network: &Network, called: NodeId, hello: &Hello) -> Result<(), 
         let text = format!("{called} was called, {} answered", hello.sender);
         return Err(Refusal { reason: RefusalReason::OtherMember, text });
     }
+    check_standing(network, hello)?;
     check_directory(network, hello)
+}
+
+fn check_standing(network: &Network, hello: &Hello) -> Result<(), Refusal> {
+    if !network.directory.is_removed(hello.sender) {
+        return Ok(());
+    }
+    let text = format!("member {} was removed from the cluster", hello.sender);
+    Err(Refusal { reason: RefusalReason::Removed, text })
 }
 
 fn check_words(network: &Network, hello: &Hello) -> Result<(), Refusal> {
@@ -168,25 +188,33 @@ fn check_directory(network: &Network, hello: &Hello) -> Result<(), Refusal> {
 fn refused_by_other(refusal: Refusal) -> HandshakeError {
     match refusal.reason {
         RefusalReason::OtherDirectory => HandshakeError::OwnDirectoryRefused,
+        RefusalReason::Removed => HandshakeError::OwnRemoval,
         _ => HandshakeError::Refused(refusal),
     }
 }
 
-fn failed(error: impl fmt::Display) -> HandshakeError {
+pub(super) fn failed(error: impl fmt::Display) -> HandshakeError {
     HandshakeError::Failed(error.to_string())
 }
 
-struct Talk {
+/// The words of one exchange.
+pub(super) struct Talk {
     stream: TcpStream,
     received: BytesMut,
+    /// No word of the other side is longer.
+    bytes_max: usize,
 }
 
 impl Talk {
-    async fn say(&mut self, words: BytesMut) -> Result<(), HandshakeError> {
+    pub(super) fn new(stream: TcpStream, bytes_max: usize) -> Talk {
+        Talk { stream, received: BytesMut::new(), bytes_max }
+    }
+
+    pub(super) async fn say(&mut self, words: BytesMut) -> Result<(), HandshakeError> {
         self.stream.write_all(&words).await.map_err(failed)
     }
 
-    async fn hear_preamble(&mut self) -> Result<(), HandshakeError> {
+    pub(super) async fn hear_preamble(&mut self) -> Result<(), HandshakeError> {
         loop {
             if check_preamble(&mut self.received).map_err(failed)? {
                 return Ok(());
@@ -195,14 +223,14 @@ impl Talk {
         }
     }
 
-    async fn hear(&mut self) -> Result<Frame, HandshakeError> {
+    pub(super) async fn hear(&mut self) -> Result<Frame, HandshakeError> {
         loop {
             if let Some(frame) = decode_frame(&mut self.received).map_err(failed)? {
                 // Not to keep the buffer of the handshake alive.
                 let payload = Bytes::copy_from_slice(&frame.payload);
                 return Ok(Frame { kind: frame.kind, payload });
             }
-            if self.received.len() > WORD_BYTES_MAX {
+            if self.received.len() > self.bytes_max {
                 return Err(failed("the handshake is too long"));
             }
             self.read().await?;

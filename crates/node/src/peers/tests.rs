@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use wire::peer::{Hello, PREAMBLE, PROTOCOL_VERSION, RefusalReason, decode_frame, encode_welcome};
+use wire::peer::{Hello, PREAMBLE, PROTOCOL_VERSION, Question, decode_frame, encode_welcome};
 
 const CLUSTER: u64 = 0xc1;
 const FIRST: NodeId = NodeId(1);
@@ -20,13 +20,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What a test lets the consistent core know.
 #[derive(Clone, Default)]
 struct Known {
-    addresses: BTreeMap<NodeId, String>,
+    addresses: Arc<Mutex<BTreeMap<NodeId, String>>>,
+    removed: BTreeSet<NodeId>,
     directories: BTreeMap<NodeId, u128>,
 }
 
 impl MemberDirectory for Known {
-    fn address(&self, member: NodeId) -> Option<String> {
-        self.addresses.get(&member).cloned()
+    fn addresses(&self, member: NodeId) -> Vec<String> {
+        self.addresses.lock().expect("no panic").get(&member).cloned().into_iter().collect()
     }
 
     fn directory_id(&self, member: NodeId) -> u128 {
@@ -36,13 +37,26 @@ impl MemberDirectory for Known {
     fn feature_level(&self) -> u32 {
         1
     }
+
+    fn is_removed(&self, member: NodeId) -> bool {
+        self.removed.contains(&member)
+    }
+
+    fn members(&self) -> Vec<DiscoveredMember> {
+        let added = DiscoveredMember {
+            id: NodeId(7),
+            addresses: vec!["10.0.0.7:2380".to_owned()],
+            ..DiscoveredMember::default()
+        };
+        vec![added]
+    }
 }
 
 struct Node {
     network: PeerNetwork,
     log: UpdateQueue<LogInput>,
     meters: Arc<Meters>,
-    fatal: mpsc::Receiver<String>,
+    expelled: mpsc::Receiver<Expelled>,
     stopping: watch::Sender<bool>,
     thread: Option<std::thread::JoinHandle<()>>,
     seen: VecDeque<LogEvent>,
@@ -65,13 +79,13 @@ fn start(id: NodeId, known: Known, listener: std::net::TcpListener) -> Node {
     };
     let log = UpdateQueue::new(QueueLimits { items: 1 << 20, bytes: 1 << 30 });
     let meters = Arc::new(Meters::default());
-    let (fatal_sender, fatal) = mpsc::channel();
-    let on_fatal = Box::new(move |sentence| {
+    let (sender, expelled) = mpsc::channel();
+    let on_expelled = Box::new(move |why| {
         // The test may have ended.
-        let _ = fatal_sender.send(sentence);
+        let _ = sender.send(why);
     });
     let network =
-        PeerNetwork::new(local, Box::new(known), log.clone(), Arc::clone(&meters), on_fatal);
+        PeerNetwork::new(local, Box::new(known), log.clone(), Arc::clone(&meters), on_expelled);
     network.connect_to([FIRST, SECOND]);
     let (stopping, stopped) = watch::channel(false);
     let running = network.clone();
@@ -83,7 +97,7 @@ fn start(id: NodeId, known: Known, listener: std::net::TcpListener) -> Node {
         });
     });
     let (thread, seen) = (Some(thread), VecDeque::new());
-    Node { network, log, meters, fatal, stopping, thread, seen }
+    Node { network, log, meters, expelled, stopping, thread, seen }
 }
 
 impl Node {
@@ -198,9 +212,13 @@ async fn join_as_first(address: &str) -> TcpStream {
     stream
 }
 
+fn both(first: String, second: String) -> Arc<Mutex<BTreeMap<NodeId, String>>> {
+    Arc::new(Mutex::new([(FIRST, first), (SECOND, second)].into_iter().collect()))
+}
+
 fn pair() -> (Node, Node, Known) {
     let ((first_listener, first), (second_listener, second)) = (listener(), listener());
-    let addresses = [(FIRST, first), (SECOND, second)].into_iter().collect();
+    let addresses = both(first, second);
     let known = Known { addresses, ..Known::default() };
     let first = start(FIRST, known.clone(), first_listener);
     let second = start(SECOND, known.clone(), second_listener);
@@ -220,7 +238,7 @@ fn messages_flow_both_ways_and_a_stop_is_heard_at_once() {
         first.expect_round(SECOND, number);
         second.expect_round(FIRST, number);
     }
-    let address = known.addresses[&SECOND].clone();
+    let address = known.addresses(SECOND).remove(0);
     let stopped_at = Instant::now();
     second.stop();
     first.expect_disconnected(SECOND);
@@ -242,7 +260,7 @@ fn garbage_is_sent_off_and_harms_nobody() {
     let (mut first, mut second, known) = pair();
     first.expect_connected(SECOND);
     second.expect_connected(FIRST);
-    let address = &known.addresses[&SECOND];
+    let address = &known.addresses(SECOND)[0];
     let mut long = BytesMut::from(&PREAMBLE[..]);
     long.extend_from_slice(&(8_u32 << 20).to_be_bytes());
     long.extend_from_slice(&[0; 64 << 10]);
@@ -323,7 +341,7 @@ fn strangers_are_refused_with_a_reason() {
 fn an_emptied_directory_stops_its_member_whoever_calls() {
     for knows_better in [FIRST, SECOND] {
         let ((first_listener, first), (second_listener, second)) = (listener(), listener());
-        let addresses = [(FIRST, first), (SECOND, second)].into_iter().collect();
+        let addresses = both(first, second);
         let ignorant = Known { addresses, ..Known::default() };
         let other = if knows_better == FIRST { SECOND } else { FIRST };
         let directories = [(other, 0xdead)].into_iter().collect();
@@ -332,9 +350,57 @@ fn an_emptied_directory_stops_its_member_whoever_calls() {
         let first = start(FIRST, pick(FIRST), first_listener);
         let second = start(SECOND, pick(SECOND), second_listener);
         let emptied = if other == FIRST { &first } else { &second };
-        let sentence = emptied.fatal.recv_timeout(PATIENCE).expect("it has to stop");
-        assert!(sentence.contains("emptied or replaced"), "{sentence}");
+        let expelled = emptied.expelled.recv_timeout(PATIENCE).expect("it has to stop");
+        assert_eq!(expelled, Expelled::OtherDirectory { by: knows_better });
     }
+}
+
+#[test]
+fn a_removed_member_is_told_so_whoever_should_call() {
+    for knows_better in [FIRST, SECOND] {
+        let ((first_listener, first), (second_listener, second)) = (listener(), listener());
+        let ignorant = Known { addresses: both(first, second), ..Known::default() };
+        let gone = if knows_better == FIRST { SECOND } else { FIRST };
+        let knowing = Known { removed: [gone].into_iter().collect(), ..ignorant.clone() };
+        let pick = |id| if id == knows_better { knowing.clone() } else { ignorant.clone() };
+        let first = start(FIRST, pick(FIRST), first_listener);
+        let second = start(SECOND, pick(SECOND), second_listener);
+        let (keeper, leaver) = if gone == FIRST { (&second, &first) } else { (&first, &second) };
+        // As the log machine does once the removal is in force.
+        keeper.network.connect_to([knows_better]);
+        let expelled = leaver.expelled.recv_timeout(PATIENCE).expect("it has to stop");
+        assert_eq!(expelled, Expelled::Removed { by: knows_better });
+    }
+}
+
+#[test]
+fn a_member_that_moved_is_called_at_its_new_address() {
+    let (mut first, mut second, known) = pair();
+    first.expect_connected(SECOND);
+    second.expect_connected(FIRST);
+    let (listener, moved_to) = listener();
+    known.addresses.lock().expect("no panic").insert(SECOND, moved_to);
+    let mut moved = start(SECOND, known, listener);
+    first.network.directory_changed();
+    first.expect_disconnected(SECOND);
+    first.expect_connected(SECOND);
+    moved.expect_connected(FIRST);
+    second.expect_disconnected(FIRST);
+}
+
+#[test]
+fn who_is_no_member_may_ask_who_the_members_are() {
+    let (listener, address) = listener();
+    let second = start(SECOND, Known::default(), listener);
+    let ask = |feature_level| {
+        let addresses = vec!["10.0.0.7:2380".to_owned()];
+        block_on(async { super::ask(&address, &Question { feature_level, addresses }).await })
+    };
+    let answer = ask(1).expect("answered");
+    assert_eq!((answer.cluster_id, answer.members.len()), (CLUSTER, 1));
+    let refusal = ask(0).expect_err("too old");
+    assert!(refusal.contains("the cluster already uses 1: start a newer"), "{refusal}");
+    assert_eq!(second.log.len(), 0, "nobody was let in");
 }
 
 #[test]

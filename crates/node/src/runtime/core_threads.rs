@@ -183,6 +183,7 @@ pub(super) struct ApplierThread {
     pub(super) applier: Applier,
     pub(super) queue: UpdateQueue<ApplierEvent>,
     pub(super) flushes: mpsc::Sender<()>,
+    pub(super) network: PeerNetwork,
     pub(super) shared: Arc<Shared>,
     pub(super) ending: Ending,
 }
@@ -259,6 +260,9 @@ impl ApplierThread {
             _ => return,
         };
         self.shared.progress_of(group).applied.fetch_max(index, Ordering::AcqRel);
+        if group == GroupId::CONSISTENT_CORE {
+            self.network.directory_changed();
+        }
     }
 }
 

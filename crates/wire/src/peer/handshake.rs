@@ -190,10 +190,12 @@ pub enum RefusalReason {
     ImpossibleSender = 4,
     /// The caller is too old for what the cluster has agreed to write.
     FeatureLevel = 5,
-    /// The caller is no member, or has been removed.
+    /// The caller is no member that is known here (yet).
     NotAMember = 6,
     /// The caller's data directory is not the one known under its id: it was emptied or replaced.
     OtherDirectory = 7,
+    /// The caller was a member and has been removed from the cluster; it never will be again.
+    Removed = 8,
 }
 
 /// A refusal; the connection is closed after it.
@@ -206,7 +208,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn version(theirs: u16) -> Refusal {
+    pub(super) fn version(theirs: u16) -> Refusal {
         let text =
             format!("protocol version {theirs} was offered, {PROTOCOL_VERSION} is spoken here");
         Refusal { reason: RefusalReason::Version, text }
@@ -221,7 +223,7 @@ impl Refusal {
         });
     }
 
-    fn decode(payload: Bytes) -> Result<Refusal, DecodeError> {
+    pub(super) fn decode(payload: Bytes) -> Result<Refusal, DecodeError> {
         let field = "the refusal's reason";
         let mut input = Cursor::new(payload);
         let reason = match input.u8(field)? {
@@ -232,6 +234,7 @@ impl Refusal {
             5 => RefusalReason::FeatureLevel,
             6 => RefusalReason::NotAMember,
             7 => RefusalReason::OtherDirectory,
+            8 => RefusalReason::Removed,
             tag => return Err(DecodeError::UnknownTag { field, tag }),
         };
         let text = input.rest();

@@ -21,7 +21,20 @@ pub const HASHES_MAX: usize = 1 << 10;
 /// Bytes of a refusal's text.
 pub const REFUSAL_TEXT_BYTES_MAX: usize = 512;
 
+/// Addresses of one member.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// Bytes of an address.
+pub const ADDRESS_BYTES_MAX: usize = 256;
+
+/// Bytes of a member's name.
+pub const NAME_BYTES_MAX: usize = 256;
+
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(REFUSAL_TEXT_BYTES_MAX < FRAME_BYTES_MAX);
 // The largest command fits a frame with room for whatever wraps it.
 const _: () = assert!(2 * replica::COMMAND_BYTES < FRAME_BYTES_MAX);
+// An answer about the most members that there may be fits a frame.
+const _: () = assert!(
+    MEMBERS_MAX * (NAME_BYTES_MAX + ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 4) + 64) < FRAME_BYTES_MAX
+);

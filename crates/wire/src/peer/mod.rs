@@ -10,12 +10,14 @@
 
 mod consensus_codec;
 mod cursor;
+mod discovery;
 mod frame;
 mod handshake;
 pub mod limits;
 mod replica_codec;
 
 pub use cursor::DecodeError;
+pub use discovery::{Answer, DiscoveredMember, Question};
 pub use frame::{FRAME_HEADER_BYTES, Frame, FrameError, decode_frame};
 pub use handshake::{
     Hello, LocalMember, NotAPeer, PREAMBLE, PROTOCOL_VERSION, Refusal, RefusalReason,
@@ -38,4 +40,6 @@ mod kind {
     pub(super) const WELCOME: u8 = 11;
     pub(super) const LEARNERS_IN_SYNC: u8 = 12;
     pub(super) const REMOVED: u8 = 13;
+    pub(super) const QUESTION: u8 = 14;
+    pub(super) const ANSWER: u8 = 15;
 }
