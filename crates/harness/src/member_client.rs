@@ -17,8 +17,9 @@ use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::proto::etcdserverpb::request_op::Request as TxnRequestOp;
 use crate::proto::etcdserverpb::watch_client::WatchClient;
 use crate::proto::etcdserverpb::{
-    Compare, LeaseGrantRequest, Member, MemberListRequest, PutRequest, RangeRequest, RequestOp,
-    StatusRequest, StatusResponse, TxnRequest,
+    Compare, LeaseGrantRequest, Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest,
+    MemberRemoveRequest, MoveLeaderRequest, PutRequest, RangeRequest, RequestOp, StatusRequest,
+    StatusResponse, TxnRequest,
 };
 
 /// How long a connection may take to come about.
@@ -173,6 +174,46 @@ impl MemberClient {
         let mut client = ClusterClient::new(self.channel.clone());
         let request = MemberListRequest { linearizable: false };
         Ok(client.member_list(request).await?.into_inner().members)
+    }
+
+    /// The members of the cluster, as of now.
+    pub async fn members_now(&self) -> Result<Vec<Member>, CallError> {
+        let mut client = ClusterClient::new(self.channel.clone());
+        let request = MemberListRequest { linearizable: true };
+        Ok(client.member_list(request).await?.into_inner().members)
+    }
+
+    /// Adds a member that its peers will reach at `peer_url`; returns its id and all members.
+    pub async fn add_member(
+        &self,
+        peer_url: &str,
+        is_learner: bool,
+    ) -> Result<(u64, Vec<Member>), CallError> {
+        let request = MemberAddRequest { peer_ur_ls: vec![peer_url.to_owned()], is_learner };
+        let mut client = ClusterClient::new(self.channel.clone());
+        let reply = client.member_add(request).await?.into_inner();
+        Ok((reply.member.map_or(0, |member| member.id), reply.members))
+    }
+
+    /// Removes a member for ever; returns those that stay.
+    pub async fn remove_member(&self, id: u64) -> Result<Vec<Member>, CallError> {
+        let mut client = ClusterClient::new(self.channel.clone());
+        let reply = client.member_remove(MemberRemoveRequest { id }).await?;
+        Ok(reply.into_inner().members)
+    }
+
+    /// Lets a learner vote from now on.
+    pub async fn promote_member(&self, id: u64) -> Result<(), CallError> {
+        let mut client = ClusterClient::new(self.channel.clone());
+        client.member_promote(MemberPromoteRequest { id }).await?;
+        Ok(())
+    }
+
+    /// Has the leader, which this client must be connected to, hand over to another voter.
+    pub async fn move_leader(&self, to: u64) -> Result<(), CallError> {
+        let mut client = MaintenanceClient::new(self.channel.clone());
+        client.move_leader(MoveLeaderRequest { target_id: to }).await?;
+        Ok(())
     }
 
     /// The stub of the watch service, whose streams have no deadline.

@@ -23,6 +23,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Task {
     /// Run one durable node.
     Start(Box<StartOptions>),
+    /// Have a running cluster take a new node in, and run it.
+    Join(Box<JoinOptions>),
     /// Start a local cluster of real processes, to try things out.
     Dev(DevOptions),
     /// Show every member: who leads, how far it is, what its disk does.
@@ -111,6 +113,24 @@ pub(crate) struct StartOptions {
     /// Stop when standard input ends.
     #[arg(long, hide = true)]
     pub(crate) stop_with_stdin: bool,
+}
+
+/// Options of `join`.
+#[derive(Debug, Args)]
+pub(crate) struct JoinOptions {
+    /// host:port at which etcd clients reach a member of the cluster; more than one are tried in
+    /// turn. Not asked any more once the node has joined.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub(crate) from: Vec<String>,
+    /// Only receive the log at first: vote once promoted (etcdctl member promote).
+    #[arg(long)]
+    pub(crate) learner: bool,
+    /// Name or id of a member to remove for ever, whose place this node takes.
+    #[arg(long)]
+    pub(crate) replace: Option<String>,
+    /// How the node is run.
+    #[command(flatten)]
+    pub(crate) start: StartOptions,
 }
 
 /// Options of `dev`.
@@ -223,7 +243,9 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // Its first sentence says what this is, not what is missing.
-        eprintln!("quorate: what to do? say start, dev, status or sim; quorate --help tells more");
+        eprintln!(
+            "quorate: what to do? say start, join, dev, status or sim; quorate --help tells more"
+        );
         return ExitCode::from(2);
     }
     // What follows the first empty line is usage, not the reason.

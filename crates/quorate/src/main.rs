@@ -6,6 +6,7 @@ mod arguments;
 mod dev;
 mod etcd_words;
 mod failover;
+mod join;
 mod sim;
 mod start;
 mod status;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.task {
         Task::Start(options) => start::run(*options, notes),
+        Task::Join(options) => join::run(*options),
         Task::Dev(options) => dev::run(options),
         Task::Status(options) => status::run(&options),
         Task::Sim(options) => sim::run(&options),

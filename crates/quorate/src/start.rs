@@ -14,9 +14,15 @@ use crate::arguments::StartOptions;
 /// Runs the node.
 pub(crate) fn run(options: StartOptions, notes: Vec<String>) -> Result<(), Failure> {
     let stop_with_stdin = options.stop_with_stdin;
-    let config = configure(options, notes).map_err(Failure::Usage)?;
+    let settings = settings(options, notes).map_err(Failure::Usage)?;
+    let config = settings.resolve().map_err(Failure::Usage)?;
     log_to_stderr(config.log_level.as_deref()).map_err(Failure::Usage)?;
     let node = Node::start(&config).map_err(Failure::Failed)?;
+    serve(node, &config, stop_with_stdin)
+}
+
+/// Serves until it is told to stop.
+pub(crate) fn serve(node: Node, config: &NodeConfig, stop_with_stdin: bool) -> Result<(), Failure> {
     let Addresses { etcd, peer, admin } = node.addresses();
     let name = &config.name;
     eprintln!("{name} serves etcd clients on {etcd}, members on {peer}, operators on {admin}");
@@ -28,7 +34,7 @@ pub(crate) fn run(options: StartOptions, notes: Vec<String>) -> Result<(), Failu
 }
 
 /// The filter is `QUORATE_LOG`, else the level that was set.
-fn log_to_stderr(level: Option<&str>) -> Result<(), String> {
+pub(crate) fn log_to_stderr(level: Option<&str>) -> Result<(), String> {
     let filter = std::env::var("QUORATE_LOG");
     let filter = filter.unwrap_or_else(|_| level.unwrap_or("info").to_owned());
     let filter = EnvFilter::try_new(&filter)
@@ -73,7 +79,7 @@ fn stop_at_end_of_input(stopper: Stopper) -> Result<(), String> {
 }
 
 /// Command line over environment over file over defaults.
-fn configure(options: StartOptions, notes: Vec<String>) -> Result<NodeConfig, String> {
+pub(crate) fn settings(options: StartOptions, notes: Vec<String>) -> Result<Settings, String> {
     let file = match &options.config {
         None => Settings::default(),
         Some(path) => {
@@ -84,7 +90,7 @@ fn configure(options: StartOptions, notes: Vec<String>) -> Result<NodeConfig, St
         }
     };
     let environment = Settings::from_environment(environment()?)?;
-    Settings { notes, ..flags(options) }.or(environment).or(file).resolve()
+    Ok(Settings { notes, ..flags(options) }.or(environment).or(file))
 }
 
 /// Our variables must be text; what others are is not our business.

@@ -1,0 +1,67 @@
+//! `quorate join`: a node that a running cluster takes in, until it is told to stop.
+//!
+//! Once its data directory says who it is, it starts as with `quorate start`.
+
+use harness::cluster_admission::{Admission, admit};
+use node::{NodeConfig, NodeSeat, Settings};
+
+use crate::arguments::JoinOptions;
+use crate::{Failure, start};
+
+/// Joins, unless it has before, and runs the node.
+pub(crate) fn run(options: JoinOptions) -> Result<(), Failure> {
+    let JoinOptions { from, learner, replace, start } = options;
+    let stop_with_stdin = start.stop_with_stdin;
+    let settings = start::settings(start, Vec::new()).map_err(Failure::Usage)?;
+    let alone = alone(&settings).map_err(Failure::Usage)?;
+    start::log_to_stderr(alone.log_level.as_deref()).map_err(Failure::Usage)?;
+    let seat = NodeSeat::take(&alone).map_err(Failure::Failed)?;
+    let config = if seat.is_new() {
+        let wanted = Admission {
+            from,
+            name: alone.name.clone(),
+            peer_url: format!("http://{}", alone.own_peer_address()),
+            learner,
+            replace,
+        };
+        let admitted = crate::on_one_thread(admit(&wanted))?;
+        if admitted.learner {
+            eprintln!(
+                "{} joins as a learner: it receives everything and does not vote; to let it vote, \
+                 once it is in sync: etcdctl member promote {:x}",
+                alone.name, admitted.id
+            );
+        }
+        let joining = Settings {
+            initial_cluster: Some(admitted.initial_cluster),
+            initial_cluster_state: Some("existing".to_owned()),
+            ..settings
+        };
+        joining.resolve().map_err(Failure::Failed)?
+    } else {
+        alone
+    };
+    let node = seat.start(&config).map_err(Failure::Failed)?;
+    start::serve(node, &config, stop_with_stdin)
+}
+
+/// The settings of the node itself: who else there is, the cluster says.
+fn alone(settings: &Settings) -> Result<NodeConfig, String> {
+    if settings.initial_cluster.is_some() || settings.initial_cluster_state.is_some() {
+        return Err(
+            "join asks the cluster who its members are: leave initial-cluster out, or use \
+                    quorate start with initial-cluster-state existing"
+                .to_owned(),
+        );
+    }
+    let config = settings.clone().resolve()?;
+    let address = config.own_peer_address();
+    let (host, _) = address.rsplit_once(':').unwrap_or((address, ""));
+    if matches!(host, "0.0.0.0" | "[::]") {
+        return Err(format!(
+            "peer is {address}, at which no other machine can reach this node: give it the \
+             address that the others shall use"
+        ));
+    }
+    Ok(config)
+}
