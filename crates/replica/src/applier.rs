@@ -20,8 +20,8 @@ use store::command::SessionId;
 use store::range::Revision;
 use store::reply::{Outcome, StoreError};
 use store::{
-    Content, Engine, MachineKind, Reader, SnapshotReader, SnapshotRefusal, SnapshotWrite,
-    StateMachine, StoreFailure, ToApply,
+    Content, Engine, MachineKind, MembershipRefusal, Reader, SnapshotReader, SnapshotRefusal,
+    SnapshotWrite, StateMachine, StoreFailure, ToApply,
 };
 
 /// Versions or keys that one step of background work looks at.
@@ -114,7 +114,9 @@ impl Applier {
         let groups = self.groups.iter().map(state).collect::<Result<_, String>>()?;
         let core = self.groups.get(&GroupId::CONSISTENT_CORE);
         let feature_level = core.map_or(0, |core| core.machine.feature_level());
-        Ok(AppliedState { groups, feature_level })
+        let table = core.map(|core| core.machine.reader().member_table()).transpose();
+        let member_table = table.map_err(|failure| failure.to_string())?.flatten();
+        Ok(AppliedState { groups, feature_level, member_table })
     }
 
     /// The members that a state names; the founders, if no entry has named any yet.
@@ -211,6 +213,10 @@ impl Applier {
         let weight: usize = entries.iter().map(Entry::weight).sum();
         let state = self.group(group);
         let before = state.machine.applied().index;
+        let newest = entries.iter().rev().find_map(|entry| match &entry.payload {
+            Payload::Membership(membership) => Some(membership.members()),
+            _ => None,
+        });
         // A snapshot may have overtaken entries that were handed over before it.
         let batch: Vec<ToApply> = entries
             .into_iter()
@@ -220,10 +226,17 @@ impl Applier {
         let applied = state.machine.apply(batch)?;
         let index = state.machine.applied().index;
         let registered = |(_, _, result): &(_, _, Result<Outcome, StoreError>)| {
-            matches!(result, Ok(Outcome::Registered))
+            matches!(result, Ok(Outcome::Registered | Outcome::Members(_)))
         };
-        // Which directory is whose is asked before anything can be applied again after a crash.
+        if let Some(members) = newest {
+            state.snapshots.retain(|peer, _| members.contains(peer));
+        }
+        // Who is a member, with which directory, is asked before anything can be applied again
+        // after a crash.
         let flush_now = applied.outcomes.iter().any(registered);
+        if flush_now && group == GroupId::CONSISTENT_CORE {
+            self.tell_member_table()?;
+        }
         let (answered, sessions) = self.answer(group, applied.outcomes);
         if !applied.events.is_empty() {
             let (revision, events) = (applied.revision, applied.events.into());
@@ -272,7 +285,13 @@ impl Applier {
                         continue;
                     };
                     answered.push(sequence);
-                    self.answer_one(request, result);
+                    match (request, result) {
+                        (Some(request), Ok(outcome @ Outcome::Members(_))) => {
+                            let event = LogEvent::MembershipApplied { request, sequence, outcome };
+                            self.tell_log(event);
+                        }
+                        (request, result) => self.answer_one(request, result),
+                    }
                 }
             }
         }
@@ -290,8 +309,18 @@ impl Applier {
                  exchanged, and starting empty could undo acknowledged writes; replace the member"
                     .into(),
             ),
+            (None, Err(StoreError::Membership(MembershipRefusal::MemberRemoved))) => {
+                self.tell_log(LogEvent::Removed);
+            }
             (None, _) => {}
         }
+    }
+
+    fn tell_member_table(&mut self) -> Result<(), StoreFailure> {
+        if let Some(table) = self.reader(GroupId::CONSISTENT_CORE).member_table()? {
+            self.tell_log(LogEvent::MemberTable(table));
+        }
+        Ok(())
     }
 
     fn await_applied(&mut self, group: GroupId, index: LogIndex, requests: Vec<RequestId>) {
@@ -317,8 +346,13 @@ impl Applier {
             return Ok(());
         }
         let members = reader.members()?;
-        let known = members.len() == self.initial_membership.len();
-        let spoken = members.iter().map(|member| member.feature_level).min().unwrap_or(0);
+        let machine = &self.group(GroupId::CONSISTENT_CORE).machine;
+        let voters = machine.membership();
+        let voters = self.membership(voters.as_ref())?.voters;
+        // Members that never started say nothing; they are refused if they speak too little.
+        let started = || members.iter().filter(|member| member.feature_level > 0);
+        let known = voters.iter().all(|voter| started().any(|member| member.id == *voter));
+        let spoken = started().map(|member| member.feature_level).min().unwrap_or(0);
         let possible = if known { spoken.max(level) } else { level };
         self.tell_log(LogEvent::FeatureLevel { level, possible });
         Ok(())
@@ -458,6 +492,9 @@ impl Applier {
         let answered = overtaken.iter().map(|&((_, sequence), _)| sequence).collect();
         for request in overtaken.into_iter().filter_map(|(_, request)| request) {
             self.reply(request, Err(RequestError::OutcomeUnknown));
+        }
+        if group == GroupId::CONSISTENT_CORE {
+            self.tell_member_table()?;
         }
         let (hashes, leases) = (Vec::new(), self.group(group).machine.lease_status());
         self.tell_log(LogEvent::Applied { group, index, weight: 0, answered, hashes, leases });

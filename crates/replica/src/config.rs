@@ -6,7 +6,7 @@ use consensus::Applied;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use store::command::Member;
-use store::{MachineKind, StoreLimits};
+use store::{MachineKind, MemberTable, StoreLimits};
 use wal::WalConfig;
 
 /// Settings of one node core. `groups` and the timings must be the same on every member, and so must
@@ -56,6 +56,8 @@ pub struct AppliedState {
     pub groups: BTreeMap<GroupId, Applied>,
     /// What the consistent core allows to be written.
     pub feature_level: u32,
+    /// Who is to be a member of every group; `None` before the first change.
+    pub member_table: Option<MemberTable>,
 }
 
 /// How much may be on its way to one member, and in one message.

@@ -48,6 +48,14 @@ impl StateHashes {
         self.judge(index, voters)
     }
 
+    /// Whether every voter has told its state at `index`, and no majority agrees.
+    pub(crate) fn is_undecided(&self, index: LogIndex, voters: &BTreeSet<NodeId>) -> bool {
+        let Some(hashes) = self.known.get(&index) else { return false };
+        let told: Vec<u64> = voters.iter().filter_map(|voter| hashes.get(voter)).copied().collect();
+        let votes = |hash: &u64| told.iter().filter(|other| *other == hash).count();
+        told.len() == voters.len() && !told.iter().any(|hash| votes(hash) > voters.len() / 2)
+    }
+
     fn judge(&self, index: LogIndex, voters: &BTreeSet<NodeId>) -> Option<Diverged> {
         let hashes = self.known.get(&index)?;
         let &ours = hashes.get(&self.us)?;

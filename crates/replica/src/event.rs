@@ -12,7 +12,7 @@ use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, NodeId, Term};
 use consensus::{Entry, Membership, Role, SnapshotRead};
 use std::sync::Arc;
-use store::command::{MembershipCommand, SessionId};
+use store::command::SessionId;
 use store::range::Revision;
 use store::reply::Outcome;
 use store::{LeaseStatus, MemberTable, RevisionEvents};
@@ -112,8 +112,6 @@ pub enum LogEvent {
         request: RequestId,
         /// Its number, within the session of the consistent core.
         sequence: u64,
-        /// What it changed.
-        change: MembershipCommand,
         /// The answer.
         outcome: Outcome,
     },

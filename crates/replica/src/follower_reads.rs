@@ -8,6 +8,7 @@
 //! Not here: how the leader confirms its leadership (`consensus`), waiting until applied
 //! (`applier`).
 
+use crate::membership_reconciler::OwnRead;
 use crate::request_waiting_list::Leadership;
 use crate::{ReplicaLimits, RequestError, RequestId};
 use clocks::Monotonic;
@@ -16,10 +17,18 @@ use std::time::Duration;
 /// Rounds of one process are numbered within its log's incarnation.
 const ROUNDS_PER_PROCESS_BITS: u32 = 36;
 
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    Request(RequestId),
+    /// The core itself; for ever, and in small numbers.
+    Own(OwnRead),
+}
+
 /// A read that waits for its index.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WaitingRead {
-    pub(crate) request: RequestId,
+    pub(crate) reader: Reader,
     pub(crate) deadline: Monotonic,
 }
 
@@ -61,6 +70,11 @@ impl FollowerReads {
         Ok(())
     }
 
+    /// Takes in a read of the core itself, whatever else waits.
+    pub(crate) fn admit_own(&mut self, read: WaitingRead) {
+        self.waiting.push(read);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.len() + self.round.as_ref().map_or(0, |round| round.reads.len())
     }
@@ -77,8 +91,8 @@ impl FollowerReads {
         let mut expired = Vec::new();
         let mut keep = |read: &WaitingRead| {
             let alive = read.deadline > now;
-            if !alive {
-                expired.push(read.request);
+            if let (false, Reader::Request(request)) = (alive, read.reader) {
+                expired.push(request);
             }
             alive
         };
@@ -159,7 +173,7 @@ mod tests {
     }
 
     fn read(id: u64) -> WaitingRead {
-        WaitingRead { request: RequestId(id), deadline: Monotonic(u64::MAX) }
+        WaitingRead { reader: Reader::Request(RequestId(id)), deadline: Monotonic(u64::MAX) }
     }
 
     #[test]
@@ -169,8 +183,8 @@ mod tests {
         let first = reads.next_question(LEADER, Monotonic(0)).unwrap();
         reads.admit(read(2)).unwrap();
         assert_eq!(reads.next_question(LEADER, Monotonic(1)), None, "one round at a time");
-        let confirmed: Vec<_> = reads.on_answer(first).iter().map(|read| read.request.0).collect();
-        assert_eq!(confirmed, [1]);
+        let confirmed: Vec<_> = reads.on_answer(first).iter().map(|read| read.reader).collect();
+        assert_eq!(confirmed, [Reader::Request(RequestId(1))]);
         assert!(reads.next_question(LEADER, Monotonic(2)).unwrap() > first);
     }
 
@@ -208,9 +222,9 @@ mod tests {
     #[test]
     fn expired_reads_leave_whether_or_not_they_were_asked_for() {
         let mut reads = reads();
-        reads.admit(WaitingRead { request: RequestId(1), deadline: Monotonic(5) }).unwrap();
+        reads.admit(WaitingRead { deadline: Monotonic(5), ..read(1) }).unwrap();
         reads.next_question(LEADER, Monotonic(0));
-        reads.admit(WaitingRead { request: RequestId(2), deadline: Monotonic(6) }).unwrap();
+        reads.admit(WaitingRead { deadline: Monotonic(6), ..read(2) }).unwrap();
         reads.admit(read(3)).unwrap();
         assert_eq!(reads.expire(Monotonic(6)), [RequestId(2), RequestId(1)]);
         assert_eq!(reads.len(), 1);

@@ -14,6 +14,7 @@ mod group_log;
 mod lease_clock;
 mod limits;
 mod log_replay;
+mod membership_reconciler;
 mod persistence;
 mod request;
 mod request_waiting_list;

@@ -125,6 +125,11 @@ impl RequestWaitingList {
         Ok(sequence)
     }
 
+    /// What waits under a number, and until when.
+    pub(crate) fn find(&self, sequence: u64) -> Option<(&Command, Monotonic)> {
+        self.waiting.get(&sequence).map(|waiting| (&waiting.command, waiting.deadline))
+    }
+
     /// The outcome is known, or nobody wants it any more.
     pub(crate) fn remove(&mut self, sequence: u64) -> Option<Option<RequestId>> {
         let waiting = self.waiting.remove(&sequence)?;
@@ -250,6 +255,12 @@ impl RequestWaitingList {
         if self.state == SessionState::Opening {
             self.state = SessionState::Closed;
         }
+    }
+
+    /// Of what `take_unsent` returned last, these have to wait a little.
+    pub(crate) fn put_back_some(&mut self, sequences: Vec<u64>) {
+        let waiting = sequences.into_iter().filter(|sequence| self.waiting.contains_key(sequence));
+        self.unsent.extend(waiting);
     }
 
     fn open_session(

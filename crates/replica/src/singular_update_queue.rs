@@ -10,9 +10,11 @@
 //! Not here: applying (`applier`), the rules of consensus, the layout of the log.
 
 mod disk_space;
+mod membership;
 
-use crate::follower_reads::WaitingRead;
+use crate::follower_reads::{Reader, WaitingRead};
 use crate::group_log::{GroupLog, ReadAsker};
+use crate::membership_reconciler::MembershipReconciler;
 use crate::{
     AppliedState, ApplierEvent, Ask, COMMAND_BYTES, CoreConfig, LogEffect, LogEvent, NodeStatus,
     PeerMessage, ReplicaLimits, Reply, Request, RequestError, RequestId, log_replay, persistence,
@@ -21,7 +23,7 @@ use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, WallTime};
 use consensus::{Committed, Effect, HeartbeatCoalescer, Persist, PersistToken, ReadToken};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use store::command::{Caller, Command, Envelope, SessionId};
+use store::command::{Caller, Command, Envelope, MembershipCommand, SessionId};
 use wal::{
     AppendToken, Disk, DiskCompletion, EntryRecord, Record, Recovered, Wal, WalError, WalEvent,
 };
@@ -62,6 +64,11 @@ pub struct LogMachine {
     short_of_space: BTreeSet<NodeId>,
     next_condition: Monotonic,
     peers: BTreeSet<NodeId>,
+    /// Whether the host knows of exactly these.
+    peers_told: bool,
+    reconciler: MembershipReconciler,
+    /// Groups whose voters do not agree on their state.
+    corrupt: BTreeSet<GroupId>,
     /// Groups that lost part of their log and have not learnt it anew yet.
     damaged: BTreeSet<GroupId>,
     /// What the consistent core allows to be written, as applied here.
@@ -82,7 +89,7 @@ impl LogMachine {
         now: Monotonic,
         seed: u64,
     ) -> Result<LogMachine, String> {
-        let (mut wal, found) = open_log(config, disk)?;
+        let (mut wal, found) = open_log(config, disk, applied)?;
         let incarnation = found.incarnation;
         let damaged = match found.damage {
             Some(_) => config.groups.iter().map(|&(group, _)| group).collect(),
@@ -108,6 +115,12 @@ impl LogMachine {
             short_of_space: BTreeSet::new(),
             next_condition: now,
             peers: BTreeSet::new(),
+            peers_told: false,
+            reconciler: MembershipReconciler {
+                table: applied.member_table.clone(),
+                ..MembershipReconciler::default()
+            },
+            corrupt: BTreeSet::new(),
             damaged,
             feature_level: applied.feature_level,
             incarnation,
@@ -128,7 +141,7 @@ impl LogMachine {
     #[must_use]
     pub fn deadline(&self) -> Option<Monotonic> {
         let groups = self.groups.values().filter_map(GroupLog::deadline);
-        groups.chain([self.next_condition]).min()
+        groups.chain([self.next_condition]).chain(self.reconciler.deadline()).min()
     }
 
     /// The next thing to do, in order. Drain it after every `flush`.
@@ -143,7 +156,7 @@ impl LogMachine {
             groups: self.groups.values().map(GroupLog::status).collect(),
             log_bytes: self.wal.disk_bytes(),
             short_of_space: self.short_of_space.iter().copied().collect(),
-            corrupt: Vec::new(),
+            corrupt: self.corrupt.iter().copied().collect(),
         }
     }
 
@@ -162,9 +175,10 @@ impl LogMachine {
                 self.host_short_of_space = short;
                 self.check_space(disk);
             }
-            LogEvent::Removed | LogEvent::MemberTable(_) => {}
-            LogEvent::MembershipApplied { request, outcome, .. } => {
-                self.reply(request, Ok(Reply::Written(outcome)));
+            LogEvent::Removed => self.on_removed(),
+            LogEvent::MemberTable(table) => self.on_member_table(table),
+            LogEvent::MembershipApplied { request, sequence, outcome } => {
+                self.on_membership_applied(request, sequence, outcome);
             }
             LogEvent::Session { group, session, open } => self.on_session(group, session, open),
             LogEvent::Flushed { group, position } => self.on_flushed(group, position),
@@ -208,10 +222,12 @@ impl LogMachine {
             self.send_writes(group, now, wall);
             self.log(group).tick_leases(now);
             self.send_reads(group, now);
+            self.reconcile(group, now);
             self.log(group).raft.flush(now);
             self.drain_raft(group, now, disk);
             self.hand_over(group, now, disk);
         }
+        self.check_membership(now);
         self.tell_condition(now, disk);
         self.wal.flush(disk);
         for heartbeats in self.heartbeats.drain() {
@@ -237,14 +253,19 @@ impl LogMachine {
 }
 
 /// Opens the log; a damaged one only if other voters hold what was lost.
-fn open_log(config: &CoreConfig, disk: &mut dyn Disk) -> Result<(Wal, Recovered), String> {
+fn open_log(
+    config: &CoreConfig,
+    disk: &mut dyn Disk,
+    applied: &AppliedState,
+) -> Result<(Wal, Recovered), String> {
+    let is_sole_voter = |applied: &AppliedState| {
+        applied.groups.values().any(|applied| applied.membership.voters.len() == 1)
+    };
     match Wal::recover(config.wal.clone(), disk) {
-        Err(corrupt @ WalError::Corrupt { .. }) if config.initial_voters.len() == 1 => {
-            Err(format!(
-                "{corrupt}; this member is the only voter, so nobody else holds what was lost: \
+        Err(corrupt @ WalError::Corrupt { .. }) if is_sole_voter(applied) => Err(format!(
+            "{corrupt}; this member is the only voter, so nobody else holds what was lost: \
              restore its data directory from a copy"
-            ))
-        }
+        )),
         Err(WalError::Corrupt { .. }) => {
             Wal::recover_damaged(config.wal.clone(), disk).map_err(|error| error.to_string())
         }
@@ -264,9 +285,11 @@ impl LogMachine {
                 let status = self.status();
                 self.reply(id, Ok(Reply::Status(status)));
             }
-            Ask::TransferLeadership { .. } => self.reply(id, Err(RequestError::NotLeader)),
+            Ask::TransferLeadership { to } => {
+                self.on_transfer_leadership(id, group, deadline, to, now);
+            }
             Ask::ReadBarrier => {
-                let read = WaitingRead { request: id, deadline };
+                let read = WaitingRead { reader: Reader::Request(id), deadline };
                 let admitted = match self.groups.get_mut(&group) {
                     Some(log) => log.reads.admit(read),
                     None => Err(RequestError::Refused(store::reply::StoreError::WrongGroup)),
@@ -364,18 +387,24 @@ impl LogMachine {
     fn send_writes(&mut self, group: GroupId, now: Monotonic, wall: WallTime) {
         let us = self.config.node;
         let batch_bytes = self.config.window.append_bytes;
-        let log = self.groups.get_mut(&group).expect("the group is one of ours");
+        let log = self.log(group);
         let Some(to) = log.leadership() else { return log.waiting.no_leader() };
         loop {
-            let commands = log.waiting.take_unsent(to, us, now, wall, batch_bytes);
+            let commands = self.log(group).waiting.take_unsent(to, us, now, wall, batch_bytes);
             if commands.is_empty() {
                 return;
             }
             if to.leader != us {
                 let message = PeerMessage::Propose { group, commands };
                 self.effects.push_back(LogEffect::Send { to: to.leader, message });
-            } else if log.propose(now, commands).is_err() {
-                return log.waiting.put_back();
+            } else {
+                let proposed = self.propose(group, commands, now);
+                let waiting = &mut self.log(group).waiting;
+                match proposed {
+                    Ok(later) if later.is_empty() => {}
+                    Ok(later) => return waiting.put_back_some(later),
+                    Err(_) => return waiting.put_back(),
+                }
             }
         }
     }
@@ -431,6 +460,9 @@ impl LogMachine {
     }
 
     fn on_peer_message(&mut self, from: NodeId, message: PeerMessage, now: Monotonic) {
+        if self.turn_away(from) {
+            return;
+        }
         match message {
             PeerMessage::Consensus(message) => {
                 let known = self.groups.get_mut(&message.group);
@@ -460,7 +492,10 @@ impl LogMachine {
                 self.on_read_index_reply(group, round, index, now);
             }
             PeerMessage::StateHashes { group, hashes } => self.compare(from, group, &hashes),
-            PeerMessage::LearnersInSync { .. } | PeerMessage::Removed => {}
+            PeerMessage::LearnersInSync { group, term, learners } => {
+                self.on_learners_in_sync(from, group, term, learners, now);
+            }
+            PeerMessage::Removed => self.on_removed(),
             PeerMessage::MemberCondition { short_of_space } => {
                 self.on_condition(from, short_of_space);
             }
@@ -476,12 +511,14 @@ impl LogMachine {
     ) {
         let mut refused = false;
         commands.retain(|command| self.may_propose(from, group, command, &mut refused));
-        let Some(log) = self.groups.get_mut(&group) else { return };
+        if !self.groups.contains_key(&group) {
+            return;
+        }
         if !commands.is_empty() {
-            refused |= log.propose(now, commands).is_err();
+            refused |= !self.propose(group, commands, now).is_ok_and(|later| later.is_empty());
         }
         if refused {
-            let message = PeerMessage::ProposeRefused { group, term: log.raft.term() };
+            let message = PeerMessage::ProposeRefused { group, term: self.log(group).raft.term() };
             self.effects.push_back(LogEffect::Send { to: from, message });
         }
     }
@@ -504,8 +541,11 @@ impl LogMachine {
         // This member may be the last to hear of a new level.
         let spoken = asked.command.feature_level() <= self.level_to_write();
         *refused |= !fits || !spoken;
-        // A tick says what time it is at its leader: nobody else's counts.
-        let own = matches!(asked.command, Command::LeaseTick { .. });
+        // A tick says what time it is at its leader, and only leaders object: nobody else's counts.
+        let own = matches!(
+            asked.command,
+            Command::LeaseTick { .. } | Command::Membership(MembershipCommand::Refuse { .. })
+        );
         fits && spoken && !own && asked.session.member == from
     }
 
@@ -544,6 +584,10 @@ impl LogMachine {
             .iter()
             .filter_map(|&(index, hash)| log.hashes.record(member, index, hash, &voters))
             .collect::<Vec<_>>();
+        let mut undecided = hashes.iter().map(|&(index, _)| index);
+        if undecided.any(|index| log.hashes.is_undecided(index, &voters)) {
+            self.corrupt.insert(group);
+        }
         if let Some(diverged) = verdicts.first() {
             self.fatal(format!(
                 "the state of group {group} at index {} has hash {:016x} here and {:016x} on a \
@@ -638,10 +682,16 @@ impl LogMachine {
     }
 
     fn await_applied(&mut self, group: GroupId, reads: Vec<WaitingRead>, index: LogIndex) {
-        if reads.is_empty() {
+        let mut requests = Vec::with_capacity(reads.len());
+        for read in reads {
+            match read.reader {
+                Reader::Request(request) => requests.push(request),
+                Reader::Own(read) => self.on_own_read(read, index),
+            }
+        }
+        if requests.is_empty() {
             return;
         }
-        let requests = reads.into_iter().map(|read| read.request).collect();
         let wait = ApplierEvent::AwaitApplied { requests, group, index };
         self.effects.push_back(LogEffect::Applier(wait));
     }
@@ -776,16 +826,6 @@ impl LogMachine {
                 self.effects.push_back(LogEffect::Send { to, message });
             }
             None => {}
-        }
-    }
-
-    fn connect_peers(&mut self) {
-        let members = self.groups.values().flat_map(|log| log.raft.membership().members());
-        let peers: BTreeSet<NodeId> =
-            members.filter(|&member| member != self.config.node).collect();
-        if peers != self.peers {
-            self.effects.push_back(LogEffect::Peers(peers.iter().copied().collect()));
-            self.peers = peers;
         }
     }
 }

@@ -138,6 +138,8 @@ pub struct MemberTable {
     pub voters: BTreeSet<NodeId>,
     /// Who only receives the log.
     pub learners: BTreeSet<NodeId>,
+    /// Those of both that have ever started.
+    pub started: BTreeSet<NodeId>,
     /// Who was a member and is none any more.
     pub removed: BTreeSet<NodeId>,
 }
@@ -397,8 +399,11 @@ pub(crate) fn read_table(
     layout: Layout,
 ) -> Result<Option<MemberTable>, StoreFailure> {
     let Some(record) = read_record(snapshot, layout)? else { return Ok(None) };
-    let members = members(snapshot, layout)?.into_iter().map(|member| member.id);
-    let (learners, voters) = members.partition(|id| record.learners.contains(id));
+    let members = members(snapshot, layout)?;
+    let started = members.iter().filter(|member| member.directory_id != 0);
+    let started = started.map(|member| member.id).collect();
+    let ids = members.iter().map(|member| member.id);
+    let (learners, voters) = ids.partition(|id| record.learners.contains(id));
     let bounds = layout.space_bounds(Space::RemovedMembers);
     let (from, to) = as_slices(&bounds);
     let corrupt = StoreFailure::CorruptState { group: layout.group, record: "a removed member" };
@@ -407,7 +412,7 @@ pub(crate) fn read_table(
         let id = parse_removed_key(&pair?.0[PREFIX_LENGTH..]).ok_or(corrupt.clone())?;
         removed.insert(id);
     }
-    Ok(Some(MemberTable { changed_at: record.changed_at, voters, learners, removed }))
+    Ok(Some(MemberTable { changed_at: record.changed_at, voters, learners, started, removed }))
 }
 
 /// Reads the id from what follows the prefix of a key of the removed members.

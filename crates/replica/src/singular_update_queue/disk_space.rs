@@ -37,6 +37,7 @@ impl LogMachine {
         self.next_condition = now.after(self.config.limits.condition_interval);
         let short_of_space = self.short_of_space.contains(&self.config.node);
         self.tell_peers(&PeerMessage::MemberCondition { short_of_space });
+        self.tell_learners(now);
     }
 
     /// Cuts the log at the newest flushed position that leaves enough for members that were away.

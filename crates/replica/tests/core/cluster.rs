@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use clocks::{ClockBound, GroupId, Monotonic, NodeId, WallTime};
+use consensus::Membership;
 use replica::{
     Applier, ApplierEffect, ApplierEvent, Ask, CoreConfig, LogEffect, LogEvent, LogMachine,
     PeerMessage, ReplicaLimits, ReplicationWindow, Reply, Request, RequestError, RequestId,
@@ -10,8 +11,9 @@ use replica::{
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use store::command::{Command, Member, Put};
+use store::command::{Command, ListedMember, Member, MembershipCommand, Put};
 use store::range::{KeyRange, Range};
+use store::reply::Outcome;
 use store::{Engine, MachineKind, MemEngine, StoreLimits};
 use wal::{Disk, DiskCompletion, DiskError, DiskOp, DiskToken, FileId, FileInfo, WalConfig};
 
@@ -75,8 +77,20 @@ pub(crate) struct Cluster {
     /// What was sent since it was last taken: sender, receiver, kind.
     pub(crate) sent: Vec<(NodeId, NodeId, String)>,
     pub(crate) now: Monotonic,
+    /// Of members that stopped by themselves.
+    answered: BTreeMap<RequestId, Result<Reply, RequestError>>,
+    /// Members that stopped by themselves, and why.
+    pub(crate) fatal: BTreeMap<NodeId, String>,
     next_request: u64,
     limits: ReplicaLimits,
+}
+
+fn founder(id: NodeId) -> Member {
+    Member { id, peer_addresses: vec![address(id)], ..Member::default() }
+}
+
+pub(crate) fn address(id: NodeId) -> String {
+    format!("n{id}:2380")
 }
 
 pub(crate) fn config(node: NodeId, size: u64, limits: ReplicaLimits) -> CoreConfig {
@@ -87,11 +101,12 @@ pub(crate) fn config(node: NodeId, size: u64, limits: ReplicaLimits) -> CoreConf
             (GroupId::KEYSPACE, MachineKind::Keyspace),
         ],
         initial_voters: (1..=size).map(NodeId).collect(),
-        founders: Vec::new(),
+        founders: (1..=size).map(|id| founder(NodeId(id))).collect(),
         contacts: Vec::new(),
         member: Member {
             id: node,
             name: format!("n{node}"),
+            peer_addresses: founder(node).peer_addresses,
             directory_id: u128::from(node.0),
             feature_level: 2,
             ..Member::default()
@@ -140,7 +155,8 @@ impl Cluster {
         };
         let nodes = (1..=size).map(start).collect();
         let (network, cut, sent) = (VecDeque::new(), Vec::new(), Vec::new());
-        Cluster { nodes, network, cut, sent, now, next_request: 1, limits }
+        let (fatal, answered) = (BTreeMap::new(), BTreeMap::new());
+        Cluster { nodes, network, cut, sent, now, answered, fatal, next_request: 1, limits }
     }
 
     /// Lets time pass, a millisecond at a time; everything sent arrives within it.
@@ -177,6 +193,7 @@ impl Cluster {
     fn step(&mut self, id: NodeId) -> bool {
         let (now, wall) = (self.now, WallTime(0));
         let node = self.nodes.get_mut(&id).unwrap();
+        let mut fatal = None;
         let mut busy = false;
         while let Some(completion) = node.disk.completions.pop_front() {
             busy = true;
@@ -195,7 +212,7 @@ impl Cluster {
                     node.replies.insert(request, result);
                 }
                 LogEffect::RoleChanged { .. } | LogEffect::Peers(_) => {}
-                LogEffect::Fatal(why) => panic!("{why}"),
+                LogEffect::Fatal(why) => fatal = Some(why),
             }
         }
         while let Some(effect) = node.applier.poll() {
@@ -212,17 +229,26 @@ impl Cluster {
                 ApplierEffect::Watch { .. }
                 | ApplierEffect::WatchReset { .. }
                 | ApplierEffect::Compacted { .. } => {}
-                ApplierEffect::Fatal(why) => panic!("{why}"),
+                ApplierEffect::Fatal(why) => fatal = Some(why),
             }
+        }
+        if let Some(why) = fatal {
+            self.answered.append(&mut self.nodes.get_mut(&id).unwrap().replies);
+            self.fatal.insert(id, why);
+            self.stop(id);
         }
         busy
     }
 
     pub(crate) fn ask(&mut self, at: NodeId, ask: Ask) -> RequestId {
+        self.ask_group(at, GroupId::KEYSPACE, ask)
+    }
+
+    pub(crate) fn ask_group(&mut self, at: NodeId, group: GroupId, ask: Ask) -> RequestId {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let deadline = self.now.after(Duration::from_secs(5));
-        let request = Request { id, group: GroupId::KEYSPACE, deadline, caller: None, ask };
+        let request = Request { id, group, deadline, caller: None, ask };
         let node = self.nodes.get_mut(&at).unwrap();
         node.log.handle(LogEvent::Request(request), self.now, &mut node.disk);
         id
@@ -230,14 +256,78 @@ impl Cluster {
 
     pub(crate) fn answer(&mut self, at: NodeId, ask: Ask) -> Result<Reply, RequestError> {
         let id = self.ask(at, ask);
+        self.wait_for(at, id)
+    }
+
+    pub(crate) fn wait_for(&mut self, at: NodeId, id: RequestId) -> Result<Reply, RequestError> {
         for _ in 0..6_000 {
             self.settle();
-            if let Some(reply) = self.nodes.get_mut(&at).unwrap().replies.remove(&id) {
+            if let Some(reply) = self.reply(at, id) {
                 return reply;
+            }
+            if !self.nodes.contains_key(&at) {
+                return Err(RequestError::Stopping);
             }
             self.now = self.now.after(Duration::from_millis(1));
         }
         panic!("every request is answered within its deadline");
+    }
+
+    pub(crate) fn reply(
+        &mut self,
+        at: NodeId,
+        id: RequestId,
+    ) -> Option<Result<Reply, RequestError>> {
+        let replies = self.nodes.get_mut(&at).map(|node| &mut node.replies);
+        replies.and_then(|replies| replies.remove(&id)).or_else(|| self.answered.remove(&id))
+    }
+
+    /// Asks for a change of membership, and waits for its end.
+    pub(crate) fn change(
+        &mut self,
+        at: NodeId,
+        change: MembershipCommand,
+    ) -> Result<Vec<ListedMember>, RequestError> {
+        let ask = Ask::Write(Command::Membership(change));
+        let id = self.ask_group(at, GroupId::CONSISTENT_CORE, ask);
+        match self.wait_for(at, id)? {
+            Reply::Written(Outcome::Members(members)) => Ok(members),
+            other => panic!("a change is answered by the members: {other:?}"),
+        }
+    }
+
+    /// Starts a node that waits to be added.
+    pub(crate) fn join(&mut self, id: NodeId) {
+        let contacts = self.nodes.keys().copied().collect();
+        let config = CoreConfig { contacts, ..self.joiner(id) };
+        let node = TestNode::start(&config, MemoryDisk::default(), Arc::default(), self.now);
+        self.admit(id, node);
+    }
+
+    fn joiner(&self, id: NodeId) -> CoreConfig {
+        CoreConfig { initial_voters: Vec::new(), ..config(id, 3, self.limits.clone()) }
+    }
+
+    fn admit(&mut self, id: NodeId, node: TestNode) {
+        for (&other, peer) in &mut self.nodes {
+            assert_ne!(other, id, "a member runs once");
+            peer.log.handle(LogEvent::Connected(id), self.now, &mut peer.disk);
+        }
+        self.nodes.insert(id, node);
+    }
+
+    /// Starts a stopped member that had joined.
+    pub(crate) fn rejoin(&mut self, id: NodeId, stopped: TestNode) {
+        let contacts = self.nodes.keys().copied().collect();
+        let config = CoreConfig { contacts, ..self.joiner(id) };
+        let node = TestNode::start(&config, stopped.disk, stopped.engine, self.now);
+        self.admit(id, node);
+    }
+
+    /// The membership of every group as a member sees it.
+    pub(crate) fn memberships(&self, at: NodeId) -> Vec<Membership> {
+        let groups = self.nodes[&at].log.status().groups;
+        groups.into_iter().map(|group| group.membership).collect()
     }
 
     pub(crate) fn put(
@@ -286,11 +376,7 @@ impl Cluster {
     ) {
         let config = config(id, size, self.limits.clone());
         let node = TestNode::start(&config, disk, engine, self.now);
-        for (&other, peer) in &mut self.nodes {
-            assert_ne!(other, id, "a member runs once");
-            peer.log.handle(LogEvent::Connected(id), self.now, &mut peer.disk);
-        }
-        self.nodes.insert(id, node);
+        self.admit(id, node);
     }
 }
 

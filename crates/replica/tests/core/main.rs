@@ -6,4 +6,5 @@ mod expired_session;
 mod golden;
 mod hostile_forwards;
 mod incoming_snapshot;
+mod membership;
 mod thinnest_thread;
