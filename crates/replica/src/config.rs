@@ -9,7 +9,7 @@ use store::command::Member;
 use store::{MachineKind, MemberTable, StoreLimits};
 use wal::WalConfig;
 
-/// Settings of one node core. `groups` and the timings must be the same on every member, and so must
+/// Settings of one node core. `groups` and the timings must be the same on every member, and
 /// `initial_voters` on every founder.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {

@@ -3,9 +3,9 @@
 //! Used by Kubernetes (controllers), CockroachDB (the replicate queue) and TiKV's placement driver:
 //! what is wanted is stated once, and whoever may change a group compares and acts until it is so.
 //! Here the leader of each group does. A voter that is added receives the log first and votes once
-//! it has caught up, so that one that never starts costs no majority.
+//! it caught up, so that one that never starts costs no majority.
 //!
-//! Invariant: a leader acts on a member table only if it learnt, after it was elected, that it knows
+//! Invariant: a leader acts on a member table only if it learnt, after its election, that it knows
 //! every change committed before; so a group never goes back to an older table. (Whoever adopted a
 //! change before led an earlier term, and what it knew was committed by then.)
 //! Not here: deciding who is a member (`store`), passing from one membership to the next
@@ -73,7 +73,7 @@ pub(crate) struct MembershipReconciler {
     pub(crate) proposed: Option<(Term, LogIndex)>,
     /// The term in which this node asked for the table to be founded.
     pub(crate) founding: Option<Term>,
-    /// Groups that this node, not to be a voter any more, has tried to hand over, and in which term.
+    /// Groups that this node, no voter to be, has tried to hand over, and in which term.
     pub(crate) resigning: BTreeMap<GroupId, Term>,
     pub(crate) adoptions: Vec<Adoption>,
     pub(crate) hand_overs: Vec<HandOver>,

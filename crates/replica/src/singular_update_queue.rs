@@ -11,9 +11,10 @@
 
 mod disk_space;
 mod membership;
+mod reads;
 
 use crate::follower_reads::{Reader, WaitingRead};
-use crate::group_log::{GroupLog, ReadAsker};
+use crate::group_log::GroupLog;
 use crate::membership_reconciler::MembershipReconciler;
 use crate::{
     AppliedState, ApplierEvent, Ask, COMMAND_BYTES, CoreConfig, LogEffect, LogEvent, NodeStatus,
@@ -21,7 +22,7 @@ use crate::{
 };
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, WallTime};
-use consensus::{Committed, Effect, HeartbeatCoalescer, Persist, PersistToken, ReadToken};
+use consensus::{Committed, Effect, HeartbeatCoalescer, Persist, PersistToken};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use store::command::{Caller, Command, Envelope, MembershipCommand, SessionId};
 use wal::{
@@ -408,28 +409,6 @@ impl LogMachine {
             }
         }
     }
-
-    fn send_reads(&mut self, group: GroupId, now: Monotonic) {
-        let us = self.config.node;
-        let log = self.log(group);
-        let Some(to) = log.leadership() else { return log.reads.abandon_round() };
-        if to.leader == us {
-            let reads = log.reads.take_waiting();
-            if reads.is_empty() {
-                return;
-            }
-            let token = log.new_read_token();
-            match log.raft.read_index(now, token) {
-                Ok(()) => {
-                    log.asked.insert(token, ReadAsker::Local(reads));
-                }
-                Err(_) => log.reads.put_back(reads),
-            }
-        } else if let Some(round) = log.reads.next_question(to, now) {
-            let message = PeerMessage::ReadIndex { group, round };
-            self.effects.push_back(LogEffect::Send { to: to.leader, message });
-        }
-    }
 }
 
 /// Peers.
@@ -549,34 +528,6 @@ impl LogMachine {
         fits && spoken && !own && asked.session.member == from
     }
 
-    fn on_read_index(&mut self, from: NodeId, group: GroupId, round: u64, now: Monotonic) {
-        let Some(log) = self.groups.get_mut(&group) else { return };
-        let token = log.new_read_token();
-        if log.raft.read_index(now, token).is_ok() {
-            log.asked.insert(token, ReadAsker::Peer(from, round));
-        } else {
-            let message = PeerMessage::ReadIndexReply { group, round, index: None };
-            self.effects.push_back(LogEffect::Send { to: from, message });
-        }
-    }
-
-    fn on_read_index_reply(
-        &mut self,
-        group: GroupId,
-        round: u64,
-        index: Option<LogIndex>,
-        now: Monotonic,
-    ) {
-        let Some(log) = self.groups.get_mut(&group) else { return };
-        match index {
-            Some(index) => {
-                let reads = log.reads.on_answer(round);
-                self.await_applied(group, reads, index);
-            }
-            None => log.reads.on_refusal(round, now),
-        }
-    }
-
     fn compare(&mut self, member: NodeId, group: GroupId, hashes: &[(LogIndex, u64)]) {
         let Some(log) = self.groups.get_mut(&group) else { return };
         let voters = log.raft.membership().voters.clone();
@@ -679,21 +630,6 @@ impl LogMachine {
             let expect = ApplierEvent::Expect { group, session, sequence, request };
             self.effects.push_back(LogEffect::Applier(expect));
         }
-    }
-
-    fn await_applied(&mut self, group: GroupId, reads: Vec<WaitingRead>, index: LogIndex) {
-        let mut requests = Vec::with_capacity(reads.len());
-        for read in reads {
-            match read.reader {
-                Reader::Request(request) => requests.push(request),
-                Reader::Own(read) => self.on_own_read(read, index),
-            }
-        }
-        if requests.is_empty() {
-            return;
-        }
-        let wait = ApplierEvent::AwaitApplied { requests, group, index };
-        self.effects.push_back(LogEffect::Applier(wait));
     }
 
     /// Hands committed entries to the applier, as far as it has room.
@@ -804,28 +740,5 @@ impl LogMachine {
         let records = reset.into_iter().chain(state).chain(entries).collect();
         let append = self.wal.append(records);
         self.persisting.push_back(Persisting { append, group, token, log_start, heals });
-    }
-
-    fn on_read_ready(&mut self, group: GroupId, token: ReadToken, index: LogIndex) {
-        match self.log(group).asked.remove(&token) {
-            Some(ReadAsker::Local(reads)) => self.await_applied(group, reads, index),
-            Some(ReadAsker::Peer(to, round)) => {
-                let message = PeerMessage::ReadIndexReply { group, round, index: Some(index) };
-                self.effects.push_back(LogEffect::Send { to, message });
-            }
-            None => {}
-        }
-    }
-
-    fn on_read_refused(&mut self, group: GroupId, token: ReadToken) {
-        let log = self.log(group);
-        match log.asked.remove(&token) {
-            Some(ReadAsker::Local(reads)) => log.reads.put_back(reads),
-            Some(ReadAsker::Peer(to, round)) => {
-                let message = PeerMessage::ReadIndexReply { group, round, index: None };
-                self.effects.push_back(LogEffect::Send { to, message });
-            }
-            None => {}
-        }
     }
 }

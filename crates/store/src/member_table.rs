@@ -3,8 +3,8 @@
 //! Used by Kafka (KRaft's voter set), CockroachDB (range descriptors) and etcd (its membership
 //! store). The groups follow the table (`replica`, membership reconciler). Every check is made when
 //! a command is applied, on the state at its position, so that commands that were proposed together
-//! cannot both pass a check that only one of them may. Invariants: an id is never used again once it
-//! was removed; no two members have a peer address in common; somebody votes.
+//! cannot both pass a check that only one of them may. Invariants: an id is never used again once
+//! it was removed; no two members have a peer address in common; somebody votes.
 //! Not here: what only a leader knows, who is active and who is in sync; a leader that objects
 //! proposes [`MembershipCommand::Refuse`] under the request's own number instead.
 
