@@ -4,6 +4,7 @@
 //! (bounded; full means overloaded, at once); reads run where they are called, on snapshots of the
 //! engine. Nothing here waits for a lock that the core's threads hold while they work.
 
+use crate::applied_lease_clock::AppliedLeaseClock;
 use crate::correlation_identifier::PendingReplies;
 use crate::meters::{Gauge, Meters, resident_memory_bytes};
 use crate::update_queue::{Refused, UpdateQueue};
@@ -82,6 +83,7 @@ pub(crate) struct Progress {
     pub(crate) term: AtomicU64,
     pub(crate) committed: AtomicU64,
     pub(crate) applied: AtomicU64,
+    pub(crate) lease_clock: AppliedLeaseClock,
 }
 
 impl NodeHandle {
@@ -259,6 +261,12 @@ impl NodeHandle {
     #[must_use]
     pub fn committed(&self, group: GroupId) -> LogIndex {
         self.progress(group).committed.load(Ordering::Acquire)
+    }
+
+    /// What the lease clock of the keyspace probably shows now, in milliseconds.
+    #[must_use]
+    pub fn lease_clock_ms(&self) -> u64 {
+        self.progress(GroupId::KEYSPACE).lease_clock.estimate_ms()
     }
 
     /// Bytes that the engine takes on disk.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod applied_lease_clock;
 mod backup_file;
 mod boot_clock;
 mod config;

@@ -44,13 +44,18 @@ impl CallKind {
 }
 
 /// Calls that are served. What is not is counted under no name: names come from strangers.
-const METHODS: [(&str, CallKind); 13] = [
+const METHODS: [(&str, CallKind); 18] = [
     ("/etcdserverpb.KV/Range", CallKind::Unary),
     ("/etcdserverpb.KV/Put", CallKind::Unary),
     ("/etcdserverpb.KV/DeleteRange", CallKind::Unary),
     ("/etcdserverpb.KV/Txn", CallKind::Unary),
     ("/etcdserverpb.KV/Compact", CallKind::Unary),
     ("/etcdserverpb.Watch/Watch", CallKind::BidiStream),
+    ("/etcdserverpb.Lease/LeaseGrant", CallKind::Unary),
+    ("/etcdserverpb.Lease/LeaseRevoke", CallKind::Unary),
+    ("/etcdserverpb.Lease/LeaseKeepAlive", CallKind::BidiStream),
+    ("/etcdserverpb.Lease/LeaseTimeToLive", CallKind::Unary),
+    ("/etcdserverpb.Lease/LeaseLeases", CallKind::Unary),
     ("/etcdserverpb.Cluster/MemberList", CallKind::Unary),
     ("/etcdserverpb.Maintenance/Alarm", CallKind::Unary),
     ("/etcdserverpb.Maintenance/Status", CallKind::Unary),

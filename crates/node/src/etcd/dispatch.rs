@@ -8,11 +8,13 @@ use super::cluster_service::ClusterService;
 use super::health_service::HealthService;
 use super::http_endpoints;
 use super::keyspace_service::KeyspaceService;
+use super::lease_service::LeaseService;
 use super::maintenance_service::MaintenanceService;
 use super::refusal;
 use super::reply_budget;
 use super::services::etcdserverpb::cluster_server::ClusterServer;
 use super::services::etcdserverpb::kv_server::KvServer;
+use super::services::etcdserverpb::lease_server::LeaseServer;
 use super::services::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::services::etcdserverpb::watch_server::WatchServer;
 use super::services::health::health_server::HealthServer;
@@ -39,6 +41,7 @@ pub(super) struct Dispatch {
     meters: Arc<CallMeters>,
     keyspace: KvServer<KeyspaceService>,
     watch: WatchServer<WatchService>,
+    lease: LeaseServer<LeaseService>,
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
     health: HealthServer<HealthService>,
@@ -47,11 +50,13 @@ pub(super) struct Dispatch {
 
 impl Dispatch {
     pub(super) fn new(handle: NodeHandle, meters: Arc<CallMeters>) -> Dispatch {
+        let keyspace = Arc::new(KeyspaceService::new(handle.clone()));
         Dispatch {
-            keyspace: KvServer::new(KeyspaceService::new(handle.clone()))
+            keyspace: KvServer::from_arc(Arc::clone(&keyspace))
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             watch: WatchServer::new(WatchService::new(handle.clone()))
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            lease: LeaseServer::new(LeaseService::new(handle.clone(), keyspace)),
             cluster: ClusterServer::new(ClusterService::new(handle.clone())),
             maintenance: MaintenanceServer::new(MaintenanceService::new(handle.clone())),
             health: HealthServer::new(HealthService::new(handle.clone())),
@@ -89,13 +94,13 @@ impl Dispatch {
         match service {
             "etcdserverpb.KV" => self.keyspace.call(request),
             "etcdserverpb.Watch" => self.watch.call(request),
+            "etcdserverpb.Lease" => self.lease.call(request),
             "etcdserverpb.Cluster" => self.cluster.call(request),
             "etcdserverpb.Maintenance" => self.maintenance.call(request),
             "grpc.health.v1.Health" => self.health.call(request),
-            "etcdserverpb.Lease"
-            | "etcdserverpb.Auth"
-            | "v3lockpb.Lock"
-            | "v3electionpb.Election" => refuse(refusal::unimplemented(method)),
+            "etcdserverpb.Auth" | "v3lockpb.Lock" | "v3electionpb.Election" => {
+                refuse(refusal::unimplemented(method))
+            }
             service => refuse(Status::unimplemented(format!("unknown service {service}"))),
         }
     }

@@ -42,22 +42,31 @@ impl KeyspaceService {
         KeyspaceService { handle, large_reads, replies: ReplyBudget::new(REPLY_BUDGET_BYTES) }
     }
 
-    fn answerer(&self) -> Answerer {
+    pub(super) fn answerer(&self) -> Answerer {
         Answerer { cluster_id: self.handle.cluster_id(), member: self.handle.member_id() }
     }
 
-    fn term(&self) -> Term {
+    pub(super) fn term(&self) -> Term {
         self.handle.term(GroupId::KEYSPACE)
     }
 
-    async fn write(&self, metadata: &MetadataMap, command: Command) -> Result<Outcome, Status> {
+    /// Has a command applied, for as long as the call may take.
+    pub(super) async fn write(
+        &self,
+        metadata: &MetadataMap,
+        command: Command,
+    ) -> Result<Outcome, Status> {
         let deadline = Deadline::of(metadata, &self.handle);
         let outcome = self.handle.write(GroupId::KEYSPACE, command, deadline.timeout).await;
         outcome.map_err(|error| refusal::status(deadline.explain(error)))
     }
 
     /// Waits until local reads are as current as asked for.
-    async fn settle(&self, metadata: &MetadataMap, consistency: Consistency) -> Result<(), Status> {
+    pub(super) async fn settle(
+        &self,
+        metadata: &MetadataMap,
+        consistency: Consistency,
+    ) -> Result<(), Status> {
         match consistency {
             Consistency::Serializable => Ok(()),
             Consistency::Linearizable => {
@@ -69,7 +78,7 @@ impl KeyspaceService {
     }
 
     /// Reads from a snapshot taken now.
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         size: impl FnOnce(&Reader) -> Result<ReadSize, StoreFailure>,
         read: impl FnOnce(&Reader) -> ReadResult<T> + Send + 'static,
@@ -89,6 +98,12 @@ impl KeyspaceService {
         result
             .map_err(|failure| refusal::failed_read(&failure))?
             .map_err(|error| refusal::status(error.into()))
+    }
+
+    /// Answers with what may be large.
+    pub(super) fn admit<T: Message>(&self, reply: T) -> Result<Response<T>, Status> {
+        let bytes = reply.encoded_len();
+        self.replies.admit(reply, bytes)
     }
 
     /// Reads where the call runs, or gives a large read back.
@@ -121,9 +136,7 @@ impl Kv for KeyspaceService {
         let asked = range.clone();
         let size = move |reader: &Reader| ReadSize::of_range(reader, &asked);
         let reply = self.read(size, move |reader| reader.range(&range)).await?;
-        let reply = self.answerer().range(self.term(), reply);
-        let bytes = reply.encoded_len();
-        self.replies.admit(reply, bytes)
+        self.admit(self.answerer().range(self.term(), reply))
     }
 
     async fn put(
@@ -166,9 +179,7 @@ impl Kv for KeyspaceService {
                         Ok(reply.map(|reply| (reader.revision(), reply)))
                     })
                     .await?;
-                let reply = self.answerer().txn_reply(self.term(), revision, reply);
-                let bytes = reply.encoded_len();
-                self.replies.admit(reply, bytes)
+                self.admit(self.answerer().txn_reply(self.term(), revision, reply))
             }
         }
     }
@@ -194,7 +205,7 @@ fn answer<T>(reply: Result<T, ProtocolError>) -> Result<Response<T>, Status> {
 
 /// Where a read runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReadSize {
+pub(super) enum ReadSize {
     /// Where the call runs.
     Small,
     /// Beside it.

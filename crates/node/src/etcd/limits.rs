@@ -61,8 +61,16 @@ pub(super) const STALLED_READER: Duration = Duration::from_secs(60);
 /// Backups that are read at once, per runtime; each is a pass over the whole keyspace.
 pub(super) const BACKUPS: usize = 2;
 
+/// Renewals of leases that wait for the log, per runtime.
+pub(super) const RENEWALS_WAITING_MAX: usize = 1 << 16;
+/// Renewals that one stream may have asked for ahead of their answers.
+pub(super) const STREAM_RENEWALS_MAX: usize = 1024;
+/// Elections that a renewal waits for, besides the base of every request's time.
+pub(super) const RENEWAL_TIMEOUT_ELECTIONS: u32 = 2;
+
 /// Elections in a row without a leader after which streams that require one end (as in etcd).
 pub(super) const LEADERLESS_TICKS: u32 = 3;
 
+const _: () = assert!(STREAM_RENEWALS_MAX <= RENEWALS_WAITING_MAX);
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(wire::etcd::limits::MESSAGE_BYTES_MAX <= STREAM_WINDOW_BYTES as usize);

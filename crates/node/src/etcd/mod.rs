@@ -1,7 +1,7 @@
 //! The etcd face: stock etcd clients talk to one port, over gRPC and plain HTTP/1.1.
 //!
 //! ```text
-//! listener ─▶ front_end ─▶ dispatch ─┬─▶ keyspace, watch, cluster, maintenance, health services
+//! listener ─▶ front_end ─▶ dispatch ─┬─▶ the services: keyspace, watch, lease, cluster and so on
 //! (one per runtime)                  └─▶ http_endpoints: /version /health /livez /readyz /metrics
 //! ```
 //! Everything here is shared-nothing between runtimes: a connection lives and dies on the one that
@@ -16,6 +16,8 @@ mod front_end;
 mod health_service;
 mod http_endpoints;
 mod keyspace_service;
+mod lease_renewals;
+mod lease_service;
 mod lenient_authority;
 mod limits;
 mod maintenance_service;

@@ -76,7 +76,7 @@ impl Session {
     /// asking is served on.
     async fn run(self, mut requests: Streaming<pb::WatchRequest>) -> Status {
         let mut stopping = pin!(self.handle.stopping());
-        let mut leaderless = pin!(self.leaderless());
+        let mut leaderless = pin!(leaderless(&self.handle, self.requires_leader));
         let mut asks = pin!(self.pass_on(&mut requests));
         tokio::select! {
             status = &mut asks => status,
@@ -99,18 +99,18 @@ impl Session {
             }
         }
     }
+}
 
-    /// Returns once a client that requires a leader has gone without one for three elections.
-    async fn leaderless(&self) {
-        if !self.requires_leader {
-            std::future::pending::<()>().await;
-        }
-        let mut ticks = 0;
-        while ticks < LEADERLESS_TICKS {
-            tokio::time::sleep(self.handle.timings().election_timeout).await;
-            let leaderless = self.handle.leader(GroupId::KEYSPACE).is_none();
-            ticks = if leaderless { ticks + 1 } else { 0 };
-        }
+/// Returns once a client that requires a leader has gone without one for three elections.
+pub(super) async fn leaderless(handle: &NodeHandle, requires_leader: bool) {
+    if !requires_leader {
+        std::future::pending::<()>().await;
+    }
+    let mut ticks = 0;
+    while ticks < LEADERLESS_TICKS {
+        tokio::time::sleep(handle.timings().election_timeout).await;
+        let leaderless = handle.leader(GroupId::KEYSPACE).is_none();
+        ticks = if leaderless { ticks + 1 } else { 0 };
     }
 }
 

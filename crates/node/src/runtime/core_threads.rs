@@ -253,7 +253,10 @@ impl ApplierThread {
 
     fn publish(&self, event: &LogEvent) {
         let (group, index): (GroupId, LogIndex) = match event {
-            LogEvent::Applied { group, index, .. } => (*group, *index),
+            LogEvent::Applied { group, index, leases, .. } => {
+                self.shared.progress_of(*group).lease_clock.applied(leases.clock_ms);
+                (*group, *index)
+            }
             LogEvent::SnapshotWritten { group, position, done: true, .. } => {
                 (*group, position.index)
             }

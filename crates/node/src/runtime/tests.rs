@@ -290,3 +290,31 @@ fn a_failing_disk_stops_the_node_with_a_sentence() {
     assert_eq!(node.wait(), Err("the disk is on fire".to_owned()));
     assert!(Path::new(&plan.directory(0)).exists());
 }
+
+/// The clock, the log and the applier together: the time to live is kept, and not much more.
+#[test]
+fn a_lease_ends_by_itself_and_its_keys_with_it() {
+    let plan = Plan::new([24_090]);
+    let node = plan.start(0);
+    let until = Instant::now() + PATIENCE;
+    let ask = |command| block_on(node.handle().write(GroupId::KEYSPACE, command, REQUEST));
+    let grant = Command::LeaseGrant { id: 7, ttl_s: 1 };
+    let granted = loop {
+        // Not before the cluster writes the level that knows leases.
+        let asked = Instant::now();
+        match ask(grant.clone()) {
+            Ok(Outcome::LeaseGranted { .. }) => break asked,
+            other => assert!(Instant::now() < until, "{other:?}"),
+        }
+    };
+    let attached = Put { key: "held".into(), lease: 7, ..Put::default() };
+    ask(Command::Put(attached)).expect("the lease lives");
+    while read(&node, "held").is_some() {
+        assert!(Instant::now() < until, "it never ends");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(granted.elapsed() >= Duration::from_secs(1), "it ended early");
+    let renewed = ask(Command::LeaseRenew { ids: vec![7] });
+    assert!(matches!(renewed, Ok(Outcome::LeasesRenewed { ttls_s, .. }) if ttls_s == [0]));
+    node.stop().expect("it stops");
+}

