@@ -11,6 +11,7 @@
 //! | Replicas agree, one leader per term, nothing committed is lost | [`agreement`] | online |
 //! | What was acknowledged is there in the end | [`durability`] | [`history`] and final reads |
 //! | A numbered request is applied at most once | [`exactly_once`] | online |
+//! | A lease lives as long as promised, not much longer, and ends whole | [`lease`] | online |
 //! | A healed cluster works again within a bound | [`liveness`] | online |
 //!
 //! The invariant of every checker: it may say "undecided", it never says "fine" without having
@@ -24,6 +25,7 @@ mod failing_window;
 mod forward_zones;
 pub mod history;
 mod history_lines;
+pub mod lease;
 pub mod linearizability;
 pub mod liveness;
 pub mod revision_order;

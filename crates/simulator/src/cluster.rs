@@ -8,7 +8,10 @@
 use crate::disk::{Crash, SimDisk, Ticket};
 use crate::event_heap::{EventHeap, Instant, MILLISECOND, SECOND};
 use crate::faults::{self, FaultKind};
+use crate::feature::Feature;
 use crate::front_end::Client;
+use crate::judges::Judges;
+use crate::lease_holder::LeaseHolder;
 use crate::mark::{Mark, Marks};
 use crate::mutant::Mutant;
 use crate::network::{Network, Packet, Slot};
@@ -22,6 +25,7 @@ use crate::swarm::Swarm;
 use crate::trace_hash::TraceHash;
 use crate::watchers::{HubWork, Watcher};
 use crate::witness::{Breach, Witness};
+use crate::worker::Worker;
 use crate::workload::ClientMind;
 use checkers::history::History;
 use clocks::{GroupId, NodeId};
@@ -54,6 +58,10 @@ pub(crate) enum Event {
     ClientTimeout { client: usize, request: RequestId },
     /// A planted bug: the request is sent again under another number.
     Resend { client: usize, request: RequestId },
+    /// A worker's next wish.
+    WorkerWake { worker: usize },
+    /// A worker stops waiting.
+    WorkerTimeout { worker: usize, request: RequestId },
     /// A watcher connects.
     WatcherWake { watcher: usize },
     /// A watcher has read what it was sent.
@@ -128,6 +136,8 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) clients: Vec<Client>,
     pub(crate) watchers: Vec<Watcher>,
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) judges: Judges,
     /// Who listens on a stream.
     pub(crate) streams: BTreeMap<StreamId, usize>,
     pub(crate) next_stream: u64,
@@ -136,6 +146,8 @@ pub(crate) struct World {
     pub(crate) histories: BTreeMap<GroupId, History>,
     pub(crate) witness: Witness,
     pub(crate) owners: BTreeMap<RequestId, usize>,
+    /// Which worker asked.
+    pub(crate) asked: BTreeMap<RequestId, usize>,
     pub(crate) next_request: u64,
     pub(crate) phase: Phase,
     pub(crate) progress: BTreeMap<(Slot, GroupId), Progress>,
@@ -163,6 +175,8 @@ impl World {
         let network = Network::new(nodes.len(), swarm.network.clone(), seed.stream("network", 0));
         let clients = new_clients(seed, &swarm, &keyspaces);
         let watchers = Watcher::of_cluster(nodes.len(), &keyspaces);
+        let workers = new_workers(seed, &swarm, &keyspaces);
+        let judges = Judges::new(&swarm, &keyspaces);
         let histories = keyspaces.iter().map(|group| (*group, History::new())).collect();
         let deferred = nodes.iter().map(|_| Vec::new()).collect();
         let mut world = World {
@@ -180,12 +194,15 @@ impl World {
             network,
             clients,
             watchers,
+            workers,
+            judges,
             streams: BTreeMap::new(),
             next_stream: 1,
             compacted: BTreeMap::new(),
             histories,
             witness: Witness::default(),
             owners: BTreeMap::new(),
+            asked: BTreeMap::new(),
             next_request: 1,
             phase: Phase::Safety,
             progress: BTreeMap::new(),
@@ -219,6 +236,10 @@ impl World {
         for client in 0..self.clients.len() {
             let delay = self.rng.below(SECOND);
             self.heap.after(delay, Event::ClientWake { client });
+        }
+        for worker in 0..self.workers.len() {
+            let delay = self.rng.below(SECOND);
+            self.heap.after(delay, Event::WorkerWake { worker });
         }
         for (kind, mean) in self.swarm.faults.clone() {
             let delay = SECOND + self.fault_rng.exponential(mean);
@@ -260,6 +281,8 @@ impl World {
             Event::KeepAlive { a, b, connection } => self.on_keep_alive(a, b, connection),
             Event::ClientWake { client } => self.on_client_wake(client),
             Event::ClientTimeout { client, request } => self.on_client_timeout(client, request),
+            Event::WorkerWake { worker } => self.on_worker_wake(worker),
+            Event::WorkerTimeout { worker, request } => self.on_worker_timeout(worker, request),
             Event::WatcherWake { watcher } => self.on_watcher_wake(watcher),
             Event::Resend { client, request } => self.on_resend(client, request),
             Event::Start { slot, life } => {
@@ -397,6 +420,7 @@ impl World {
         }
         self.lose_watchers(slot);
         self.abandon_clients(slot);
+        self.abandon_workers(slot);
     }
 
     pub(crate) fn restart_later(&mut self, slot: Slot) {
@@ -626,7 +650,8 @@ impl World {
     fn has_converged(&self) -> bool {
         let quiet = self.watchers_have_caught_up()
             && self.is_level_used()
-            && self.clients.iter().all(|client| client.pending.is_none());
+            && self.clients.iter().all(|client| client.pending.is_none())
+            && self.workers.iter().all(Worker::is_idle);
         let positions: Vec<Option<Vec<(u64, u64)>>> = self.nodes.iter().map(positions).collect();
         quiet && positions[0].is_some() && positions.iter().all(|other| *other == positions[0])
     }
@@ -693,4 +718,20 @@ fn new_clients(seed: Seed, swarm: &Swarm, keyspaces: &[GroupId]) -> Vec<Client> 
         Client::new(number % swarm.nodes, ClientMind::new(number as u64, group, rng))
     };
     (0..count).map(client).collect()
+}
+
+/// Lease holders of each keyspace.
+const LEASE_HOLDERS: u64 = 4;
+
+fn new_workers(seed: Seed, swarm: &Swarm, keyspaces: &[GroupId]) -> Vec<Worker> {
+    let mut workers = Vec::new();
+    for group in keyspaces {
+        for _ in 0..if swarm.features.contains(&Feature::Leases) { LEASE_HOLDERS } else { 0 } {
+            let number = workers.len() as u64;
+            let holder = LeaseHolder::new(number, *group, seed.stream("lease holder", number));
+            let rng = seed.stream("worker", number);
+            workers.push(Worker::new(workers.len() % swarm.nodes, Box::new(holder), rng));
+        }
+    }
+    workers
 }

@@ -11,15 +11,18 @@ use std::collections::BTreeSet;
 pub enum Feature {
     /// Members of an old build are replaced one by one.
     RollingUpgrade,
+    /// Leases are granted, kept alive, revoked and left to expire.
+    Leases,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 1] = [Feature::RollingUpgrade];
+    pub const ALL: [Feature; 2] = [Feature::RollingUpgrade, Feature::Leases];
 
     const fn chance(self) -> Chance {
         match self {
             Feature::RollingUpgrade => Chance::percent(25),
+            Feature::Leases => Chance::percent(40),
         }
     }
 

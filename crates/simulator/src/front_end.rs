@@ -169,6 +169,9 @@ impl World {
     }
 
     fn on_reply(&mut self, request: RequestId, result: Result<Reply, RequestError>) {
+        if self.on_worker_reply(request, &result) {
+            return;
+        }
         let Some(&index) = self.owners.get(&request) else { return };
         match result {
             Ok(Reply::Written(outcome)) => self.on_written(index, outcome),

@@ -11,6 +11,8 @@ mod event_heap;
 mod faults;
 mod feature;
 mod front_end;
+mod judges;
+mod lease_holder;
 mod mark;
 mod mutant;
 mod network;
@@ -26,6 +28,7 @@ mod trace_hash;
 mod verdict;
 mod watchers;
 mod witness;
+mod worker;
 mod workload;
 
 pub use cluster::{Narrator, Plan};

@@ -19,16 +19,22 @@ pub enum Mark {
     OldBuildStopped,
     /// A member would not connect to one that speaks less than the cluster.
     OldBuildNotConnected,
+    /// Keys were deleted with their lease.
+    KeysWentWithLease,
+    /// A renewal came when the lease had ended.
+    RenewedTooLate,
 }
 
 impl Mark {
     /// All of them.
-    pub const ALL: [Mark; 5] = [
+    pub const ALL: [Mark; 7] = [
         Mark::LevelRaisedUnderLoad,
         Mark::NotCapable,
         Mark::OldBuildRefused,
         Mark::OldBuildStopped,
         Mark::OldBuildNotConnected,
+        Mark::KeysWentWithLease,
+        Mark::RenewedTooLate,
     ];
 }
 
@@ -55,6 +61,12 @@ impl Marks {
         for (mark, count) in &other.reached {
             *self.reached.entry(*mark).or_default() += count;
         }
+    }
+
+    /// These and those.
+    pub(crate) fn and(mut self, other: &Marks) -> Marks {
+        self.add(other);
+        self
     }
 
     /// Those that no run reached.

@@ -27,6 +27,14 @@ pub enum Mutant {
     RetryUnderNewNumber,
     /// A member of an old build says that it speaks what the current one does.
     OldBuildLies,
+    /// Members of the current build write what older ones do not understand.
+    GateIgnored,
+    /// A new leader counts the lease clock from its own clock, not from what was logged.
+    LeaseClockFromOwn,
+    /// A new leader begins the lease clock anew.
+    LeaseClockFromZero,
+    /// Renewing a lease that is gone grants it again.
+    RenewalRevives,
 }
 
 impl Mutant {
@@ -34,12 +42,16 @@ impl Mutant {
     pub(crate) const fn features(self) -> &'static [Feature] {
         match self {
             Mutant::OldBuildLies => &[Feature::RollingUpgrade],
+            Mutant::GateIgnored => &[Feature::RollingUpgrade, Feature::Leases],
+            Mutant::LeaseClockFromOwn | Mutant::LeaseClockFromZero | Mutant::RenewalRevives => {
+                &[Feature::Leases]
+            }
             _ => &[],
         }
     }
 
     /// All of them.
-    pub const ALL: [Mutant; 7] = [
+    pub const ALL: [Mutant; 11] = [
         Mutant::NoSync,
         Mutant::ClocksBeyondBound,
         Mutant::ReadWithoutBarrier,
@@ -47,6 +59,10 @@ impl Mutant {
         Mutant::WatchResumesLate,
         Mutant::RetryUnderNewNumber,
         Mutant::OldBuildLies,
+        Mutant::GateIgnored,
+        Mutant::LeaseClockFromOwn,
+        Mutant::LeaseClockFromZero,
+        Mutant::RenewalRevives,
     ];
 
     /// Makes the world one in which the bug can show.
@@ -80,7 +96,10 @@ impl Mutant {
             | Mutant::RetryUnderNewNumber => {
                 swarm.faults.insert(FaultKind::Kill, 5 * SECOND);
             }
-            Mutant::OldBuildLies => {}
+            Mutant::LeaseClockFromOwn | Mutant::LeaseClockFromZero => {
+                swarm.faults.insert(FaultKind::Kill, 4 * SECOND);
+            }
+            Mutant::OldBuildLies | Mutant::GateIgnored | Mutant::RenewalRevives => {}
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::rng::Chance;
 use bytes::Bytes;
 use clocks::GroupId;
 use consensus::{Entry, Payload};
+use replica::LogEvent;
 use store::command::Envelope;
 use wire::peer::{Hello, LocalMember, PROTOCOL_VERSION};
 
@@ -151,6 +152,13 @@ impl World {
             self.marks.reach(Mark::OldBuildNotConnected);
         }
         !refused
+    }
+
+    /// The planted bug: the log machine is told that everybody speaks the new level.
+    pub(crate) fn ignore_gate(&mut self, slot: Slot) {
+        if !self.is_old(slot) {
+            self.tell(slot, LogEvent::FeatureLevel { level: LEVEL, possible: LEVEL });
+        }
     }
 }
 

@@ -114,7 +114,7 @@ impl World {
             faults: self.faults.clone(),
             elections: self.witness.elections(),
             snapshots: self.snapshots,
-            marks: self.marks.clone(),
+            marks: self.marks.clone().and(&self.judges.marks),
             violation: self.violation.clone(),
         }
     }

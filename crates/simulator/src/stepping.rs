@@ -13,6 +13,7 @@ use crate::network::Slot;
 use crate::process::{Machine, Stage};
 use crate::rng::Chance;
 use crate::watchers::HubWork;
+use crate::witness::Keyspace;
 use clocks::GroupId;
 use consensus::{Payload, Role};
 use replica::{ApplierEffect, ApplierEvent, LogEffect, LogEvent};
@@ -166,6 +167,7 @@ impl World {
             LogEffect::RoleChanged { group, role, term, .. } => {
                 self.trace.number(term.0);
                 if role == Role::Leader {
+                    self.judges.led_anew(group);
                     let status = self.process(slot).log.status();
                     let of_group = status.groups.iter().find(|other| other.group == group);
                     let last = of_group.map_or(0, |found| found.last_index);
@@ -184,6 +186,7 @@ impl World {
         let ApplierEvent::Apply { group, mut entries } = event else { return Some(event) };
         let checked = self.witness.committed(slot, group, &entries);
         self.check(checked);
+        self.judges.decided(group, &entries, self.heap.now());
         if !self.check_spoken(slot, group, &entries) {
             return None;
         }
@@ -231,7 +234,8 @@ impl World {
     fn on_applier_effect(&mut self, slot: Slot, effect: ApplierEffect) {
         self.tell_narrator(|| format!("node {slot} applier: {effect:?}"));
         match effect {
-            ApplierEffect::Log(event) => {
+            ApplierEffect::Log(mut event) => {
+                self.plant_lease_clock(slot, &mut event);
                 if let LogEvent::SnapshotWritten { group, position, done: true, .. } = &event {
                     self.snapshots += 1;
                     self.witness.snapshot_installed(slot, *group, position.index);
@@ -243,8 +247,13 @@ impl World {
                 self.wake(slot, Machine::Front);
             }
             ApplierEffect::Watch { group, revision, events } => {
+                let known = self.witness.keyspace(group).map_or(0, Keyspace::revision);
                 let checked = self.witness.events(slot, group, revision, &events);
                 self.check(checked);
+                for change in events.iter().filter(|change| change.revision > known) {
+                    let checked = self.judges.changed(group, change, self.heap.now());
+                    self.check(checked);
+                }
                 self.push_hub(slot, HubWork::Applied(group, revision, events));
             }
             ApplierEffect::WatchReset { group, revision } => {
@@ -274,6 +283,19 @@ impl World {
         }
         self.process(slot).applier_queue.push_back(ApplierEvent::Flushed);
         self.wake(slot, Machine::Applier);
+    }
+
+    /// The planted bugs: what the leader is told of the lease clock is not what was logged.
+    fn plant_lease_clock(&mut self, slot: Slot, event: &mut LogEvent) {
+        let LogEvent::Applied { leases, .. } = event else { return };
+        match self.mutant {
+            Some(Mutant::LeaseClockFromZero) => leases.clock_ms = 0,
+            Some(Mutant::LeaseClockFromOwn) => {
+                let own = self.nodes[slot].clock.monotonic(self.heap.now());
+                leases.clock_ms = own.0 / MILLISECOND;
+            }
+            _ => {}
+        }
     }
 
     /// Members at the same index must have the same state.

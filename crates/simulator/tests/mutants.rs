@@ -57,6 +57,28 @@ fn an_old_build_that_claims_to_be_a_new_one_is_caught() {
 }
 
 #[test]
+fn writing_what_an_old_build_does_not_understand_is_caught() {
+    must_be_caught(Mutant::GateIgnored, &["nothing is written before all understand it"]);
+}
+
+const LEASES: [&str; 1] = ["leases live as long as promised"];
+
+#[test]
+fn a_lease_clock_that_goes_on_by_the_leader_s_own_is_caught() {
+    must_be_caught(Mutant::LeaseClockFromOwn, &LEASES);
+}
+
+#[test]
+fn a_lease_clock_that_every_leader_begins_anew_is_caught() {
+    must_be_caught(Mutant::LeaseClockFromZero, &LEASES);
+}
+
+#[test]
+fn a_renewal_that_revives_a_lease_is_caught() {
+    must_be_caught(Mutant::RenewalRevives, &LEASES);
+}
+
+#[test]
 fn a_request_sent_again_under_a_new_number_is_caught() {
     must_be_caught(Mutant::RetryUnderNewNumber, &["a request is applied once"]);
 }
