@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::client_access::ClientAccess;
 use crate::member_client::{CallError, MemberClient};
 use crate::proto::etcdserverpb::Member;
 
@@ -19,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// What is wanted.
 #[derive(Debug, Clone)]
 pub struct Admission {
+    /// How the members let it in.
+    pub access: ClientAccess,
     /// Members to ask (`host:port` each), in turn.
     pub from: Vec<String>,
     /// The new member's name.
@@ -82,7 +85,7 @@ impl Setback {
 }
 
 async fn try_to_admit(wanted: &Admission) -> Result<Admitted, Setback> {
-    let client = connect(&wanted.from).await.map_err(Setback::NotNow)?;
+    let client = connect(&wanted.access, &wanted.from).await.map_err(Setback::NotNow)?;
     let listing = |error: CallError| Setback::of("the members cannot be listed", &error);
     let members = client.members_now().await.map_err(listing)?;
     if let Some(known) = at(&members, &wanted.peer_url)
@@ -111,11 +114,11 @@ async fn try_to_admit(wanted: &Admission) -> Result<Admitted, Setback> {
     Ok(admitted(id, wanted.learner, &members, wanted))
 }
 
-async fn connect(endpoints: &[String]) -> Result<MemberClient, String> {
+async fn connect(access: &ClientAccess, endpoints: &[String]) -> Result<MemberClient, String> {
     let mut complaints = Vec::new();
     for endpoint in endpoints {
-        let bare = endpoint.strip_prefix("http://").unwrap_or(endpoint).trim_end_matches('/');
-        match MemberClient::connect(bare, CALL_TIMEOUT).await {
+        let address = access.address(endpoint)?;
+        match MemberClient::connect_by(access, &address, CALL_TIMEOUT).await {
             Ok(client) => return Ok(client),
             Err(complaint) => complaints.push(complaint),
         }
@@ -197,6 +200,7 @@ mod tests {
 
     fn wanted(replace: Option<&str>) -> Admission {
         Admission {
+            access: ClientAccess::default(),
             from: Vec::new(),
             name: "n4".to_owned(),
             peer_url: "http://d:1".to_owned(),

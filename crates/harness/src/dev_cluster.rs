@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::local_certificates::LocalCertificates;
 use crate::local_cluster::LocalCluster;
 use crate::member_process::{Output, Server};
 use crate::port_plan::{self, MemberAddresses};
@@ -41,6 +42,8 @@ pub struct DevPlan {
     pub json: bool,
     /// Start a member again when it ends.
     pub restart: bool,
+    /// With TLS.
+    pub secure: bool,
     /// The program, and options for every member.
     pub server: Server,
 }
@@ -61,12 +64,12 @@ pub async fn run(plan: &DevPlan) -> Result<(), String> {
     let addresses = port_plan::plan(plan.nodes, plan.offset)?;
     refuse_other_size(&plan.data_dir, plan.nodes)?;
     refuse_taken_ports(&addresses)?;
-    let cluster = LocalCluster::new(
-        plan.server.clone(),
-        addresses,
-        &std::path::absolute(&plan.data_dir).map_err(|error| error.to_string())?,
-        Output::LogFile,
-    );
+    let directory = std::path::absolute(&plan.data_dir).map_err(|error| error.to_string())?;
+    let mut cluster =
+        LocalCluster::new(plan.server.clone(), addresses, &directory, Output::LogFile);
+    if plan.secure {
+        cluster = cluster.secured(&LocalCertificates::make(&directory.join("tls"))?)?;
+    }
     let mut dev = DevCluster {
         plan,
         cluster,
@@ -233,10 +236,14 @@ impl DevCluster<'_> {
         };
         let mut text = String::new();
         let mut line = |words: String| writeln!(text, "{words}").map_err(|e| e.to_string());
+        let (access, scheme) = match &self.cluster.spec(0).certificates {
+            None => (String::new(), ""),
+            Some(files) => (format!(" --cacert={}", shell_word(&files.authority)), "https://"),
+        };
         line(format!("\nReady. Data is in {}. Now, for example:\n", self.plan.data_dir.display()))?;
-        line(format!("  etcdctl --endpoints={first} put greeting hello"))?;
-        line(format!("  etcdctl --endpoints={last} get greeting"))?;
-        line(format!("  {program} status --endpoints {first}"))?;
+        line(format!("  etcdctl --endpoints={scheme}{first}{access} put greeting hello"))?;
+        line(format!("  etcdctl --endpoints={scheme}{last}{access} get greeting"))?;
+        line(format!("  {program} status --endpoints {scheme}{first}{access}"))?;
         if let Some(leader) = self.cluster.leader().await {
             let name = self.cluster.spec(leader).name.clone();
             let pid = self.cluster.process(leader).map_or(0, |process| process.id());
@@ -255,6 +262,13 @@ impl DevCluster<'_> {
         let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
         last.iter().fold(error, |text, line| format!("{text}\n  {line}"))
     }
+}
+
+/// A path as a shell takes it for one word.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
+    if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use checkers::history::{Input, Operation, Outcome, Output};
 
+use crate::client_access::ClientAccess;
 use crate::member_client::{CallError, MemberClient};
 use crate::seeded_choice::SeededChoice;
 
@@ -40,6 +41,8 @@ pub(crate) struct ClientPlan {
     pub(crate) client: u64,
     /// The member that it talks to.
     pub(crate) endpoint: String,
+    /// How it is let in there.
+    pub(crate) access: ClientAccess,
     /// Keys in use at a time, shared by all clients.
     pub(crate) keys: u64,
     /// When it gives up on a request.
@@ -100,7 +103,8 @@ pub(crate) async fn run_client(load: Rc<Load>, plan: ClientPlan) {
         plan,
     };
     while !client.load.finished.get() {
-        match MemberClient::connect(&client.plan.endpoint, client.plan.request_timeout).await {
+        let ClientPlan { access, endpoint, request_timeout, .. } = &client.plan;
+        match MemberClient::connect_by(access, endpoint, *request_timeout).await {
             Ok(connection) => client.use_connection(&connection).await,
             Err(_) => tokio::time::sleep(RECONNECT_INTERVAL).await,
         }

@@ -17,6 +17,7 @@ use checkers::history::{History, Input, Operation, Outcome, Output};
 use rustix::process::Signal;
 use tokio::task::{JoinHandle, spawn_local};
 
+use crate::client_access::ClientAccess;
 use crate::failover_load::{ClientPlan, Load, run_client};
 use crate::failover_verdict::{Evidence, MemberEvidence, judge};
 use crate::local_cluster::LocalCluster;
@@ -250,13 +251,15 @@ impl<'a> FailoverRun<'a> {
             let plan = ClientPlan {
                 client,
                 endpoint: endpoint.clone(),
+                access: self.cluster.access().clone(),
                 keys: self.plan.keys,
                 request_timeout: self.plan.request_timeout,
                 pace: self.plan.pace,
                 seed: self.plan.seed,
             };
             self.clients.push(spawn_local(run_client(Rc::clone(&self.load), plan)));
-            let watcher = record(endpoint.clone(), Rc::clone(&self.last_revision));
+            let access = self.cluster.access().clone();
+            let watcher = record(access, endpoint.clone(), Rc::clone(&self.last_revision));
             self.watchers.push((format!("client {client}"), spawn_local(watcher)));
         }
     }
@@ -332,7 +335,8 @@ impl<'a> FailoverRun<'a> {
         let mut clients = Vec::new();
         for member in members {
             let endpoint = &self.cluster.spec(member).addresses.etcd;
-            clients.push(MemberClient::connect(endpoint, self.plan.request_timeout).await?);
+            let (access, timeout) = (self.cluster.access(), self.plan.request_timeout);
+            clients.push(MemberClient::connect_by(access, endpoint, timeout).await?);
         }
         Ok(clients)
     }
@@ -366,7 +370,8 @@ impl<'a> FailoverRun<'a> {
 
     async fn report(self) -> Result<FailoverReport, String> {
         let endpoint = self.cluster.endpoints().swap_remove(0);
-        let client = MemberClient::connect(&endpoint, self.plan.request_timeout).await?;
+        let (access, timeout) = (self.cluster.access().clone(), self.plan.request_timeout);
+        let client = MemberClient::connect_by(&access, &endpoint, timeout).await?;
         let last = client.put(b"z/last", b"last").await.map_err(|error| error.to_string())?;
         self.last_revision.set(last);
 
@@ -389,7 +394,7 @@ impl<'a> FailoverRun<'a> {
         let mut members = Vec::new();
         for member in 0..self.cluster.len() {
             let spec = self.cluster.spec(member);
-            match collect(&spec.name, &spec.addresses.etcd, last).await {
+            match collect(&access, &spec.name, &spec.addresses.etcd, last).await {
                 Ok(evidence) => members.push(evidence),
                 Err(complaint) => complaints.push(complaint),
             }
@@ -452,16 +457,21 @@ async fn send_probe(
 }
 
 /// The whole history and all keys of one member, up to the last revision.
-async fn collect(name: &str, endpoint: &str, last: u64) -> Result<MemberEvidence, String> {
+async fn collect(
+    access: &ClientAccess,
+    name: &str,
+    endpoint: &str,
+    last: u64,
+) -> Result<MemberEvidence, String> {
     let log = tokio::time::timeout(
         RECOVERY_TIMEOUT,
-        record(endpoint.to_owned(), Rc::new(Cell::new(last))),
+        record(access.clone(), endpoint.to_owned(), Rc::new(Cell::new(last))),
     );
     let log = log.await.map_err(|_| format!("{name} does not tell its history"))?;
     if let Some(complaint) = log.complaint {
         return Err(format!("collecting the history of {name} was {complaint}"));
     }
-    let client = MemberClient::connect(endpoint, RECOVERY_TIMEOUT).await?;
+    let client = MemberClient::connect_by(access, endpoint, RECOVERY_TIMEOUT).await?;
     let (_, keys) = client.local_range(b"").await.map_err(|error| format!("{name}: {error}"))?;
     Ok(MemberEvidence { name: name.to_owned(), log: log.changes, keys })
 }

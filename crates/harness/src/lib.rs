@@ -3,9 +3,11 @@
 //! Speaks to servers only as their clients do, so that a stock etcd can take the place of ours and
 //! show that the harness is right. Not here: anything that decides inside a server.
 
+pub mod client_access;
 pub mod cluster_admission;
 pub mod dev_cluster;
 pub mod failover_run;
+pub mod local_certificates;
 pub mod local_cluster;
 pub mod member_client;
 pub mod member_process;

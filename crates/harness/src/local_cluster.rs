@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::client_access::ClientAccess;
+use crate::local_certificates::LocalCertificates;
 use crate::member_client::MemberClient;
 use crate::member_process::{MemberProcess, MemberSpec, Output, Server};
 use crate::port_plan::MemberAddresses;
@@ -26,6 +28,7 @@ pub struct LocalCluster {
     output: Output,
     specs: Vec<MemberSpec>,
     processes: Vec<Option<MemberProcess>>,
+    access: ClientAccess,
 }
 
 impl LocalCluster {
@@ -45,11 +48,29 @@ impl LocalCluster {
             name,
             addresses,
             initial_cluster: initial_cluster.clone(),
+            certificates: None,
         });
         let specs: Vec<MemberSpec> = specs.collect();
         let processes = specs.iter().map(|_| None).collect();
         let servers = vec![server; specs.len()];
-        LocalCluster { servers, output, specs, processes }
+        LocalCluster { servers, output, specs, processes, access: ClientAccess::default() }
+    }
+
+    /// The same under TLS.
+    ///
+    /// # Errors
+    /// If what was made cannot be read.
+    pub fn secured(mut self, certificates: &LocalCertificates) -> Result<LocalCluster, String> {
+        for spec in &mut self.specs {
+            spec.certificates = Some(certificates.clone());
+        }
+        self.access = ClientAccess::read(Some(&certificates.authority), None, None)?;
+        Ok(self)
+    }
+
+    /// How clients are let in.
+    pub fn access(&self) -> &ClientAccess {
+        &self.access
     }
 
     /// How many members there are, running or not.
@@ -178,7 +199,7 @@ impl LocalCluster {
         let give_up = Instant::now() + within;
         let mut last = "it never answered".to_owned();
         while Instant::now() < give_up {
-            match is_ready(&self.specs[member].addresses.etcd).await {
+            match is_ready(&self.access, &self.specs[member].addresses.etcd).await {
                 Ok(()) => return Ok(()),
                 Err(why) => last = why,
             }
@@ -207,9 +228,9 @@ impl LocalCluster {
             if self.processes[member].is_none() {
                 continue;
             }
-            let Ok(client) = MemberClient::connect(&spec.addresses.etcd, LOOK_TIMEOUT).await else {
-                continue;
-            };
+            let address = &spec.addresses.etcd;
+            let client = MemberClient::connect_by(&self.access, address, LOOK_TIMEOUT).await;
+            let Ok(client) = client else { continue };
             let Ok(status) = client.status().await else { continue };
             let own = status.header.as_ref().map_or(0, |header| header.member_id);
             // A deposed leader may not know it yet: the newest term decides.
@@ -233,8 +254,8 @@ impl LocalCluster {
 }
 
 /// Whether the member at `address` can serve clients, or why not.
-async fn is_ready(address: &str) -> Result<(), String> {
-    let client = MemberClient::connect(address, LOOK_TIMEOUT).await?;
+async fn is_ready(access: &ClientAccess, address: &str) -> Result<(), String> {
+    let client = MemberClient::connect_by(access, address, LOOK_TIMEOUT).await?;
     let status = client.status().await.map_err(|error| error.to_string())?;
     if status.leader == 0 {
         return Err("it knows no leader".to_owned());

@@ -6,9 +6,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::client_access::{ClientAccess, Transport};
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::etcdserverpb::kv_client::KvClient;
@@ -21,9 +21,6 @@ use crate::proto::etcdserverpb::{
     MemberRemoveRequest, MoveLeaderRequest, PutRequest, RangeRequest, RequestOp, StatusRequest,
     StatusResponse, TxnRequest,
 };
-
-/// How long a connection may take to come about.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a request failed, by what is known of its effect.
 #[derive(Debug, Clone)]
@@ -77,21 +74,22 @@ pub struct Versioned {
 /// A connection to one member.
 #[derive(Debug, Clone)]
 pub struct MemberClient {
-    channel: Channel,
+    channel: Transport,
 }
 
 impl MemberClient {
-    /// Connects to `address` (`host:port`), or says why not; every request gets `timeout`.
+    /// Connects to `address` (`host:port`) plainly, or says why not; every request gets `timeout`.
     pub async fn connect(address: &str, timeout: Duration) -> Result<MemberClient, String> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| format!("{address} is not an address: {error}"))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(timeout)
-            .tcp_nodelay(true);
-        let channel = endpoint.connect().await;
-        let channel = channel
-            .map_err(|error| format!("cannot connect to {address}: {}", innermost(&error)))?;
-        Ok(MemberClient { channel })
+        MemberClient::connect_by(&ClientAccess::default(), address, timeout).await
+    }
+
+    /// The same under what `access` says.
+    pub async fn connect_by(
+        access: &ClientAccess,
+        address: &str,
+        timeout: Duration,
+    ) -> Result<MemberClient, String> {
+        Ok(MemberClient { channel: access.channel(address, timeout).await? })
     }
 
     /// Sets `key`; returns the revision of the write.
@@ -217,16 +215,9 @@ impl MemberClient {
     }
 
     /// The stub of the watch service, whose streams have no deadline.
-    pub(crate) fn watch_client(&self) -> WatchClient<Channel> {
+    pub(crate) fn watch_client(&self) -> WatchClient<Transport> {
         WatchClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
-}
-
-/// The transport's own sentence is always the same; the system's, at the end, says what is wrong.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let first = Some(error);
-    let chain = std::iter::successors(first, |error| error.source());
-    chain.last().map_or_else(String::new, ToString::to_string)
 }
 
 /// The end of the range of keys that start with `prefix`, as etcd's clients compute it.
@@ -253,6 +244,7 @@ fn versioned(pair: crate::proto::mvccpb::KeyValue) -> Versioned {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client_access::CONNECT_TIMEOUT;
 
     #[test]
     fn a_prefix_ends_where_the_next_one_starts() {

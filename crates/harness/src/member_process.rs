@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
+use crate::local_certificates::LocalCertificates;
 use crate::port_plan::MemberAddresses;
 
 /// How long a member may take to stop when asked to.
@@ -52,6 +53,8 @@ pub struct MemberSpec {
     pub data_dir: PathBuf,
     /// `name=peer address` of every member, itself included.
     pub initial_cluster: Vec<(String, String)>,
+    /// With them, it speaks TLS.
+    pub certificates: Option<LocalCertificates>,
 }
 
 impl MemberSpec {
@@ -80,11 +83,13 @@ impl MemberSpec {
         ];
         let mut arguments = vec!["start".to_owned()];
         arguments.extend(options.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
+        arguments.extend(self.certificates.iter().flat_map(LocalCertificates::arguments));
         arguments
     }
 
     fn etcd_arguments(&self) -> Vec<String> {
-        let url = |address: &str| format!("http://{address}");
+        let scheme = if self.certificates.is_some() { "https" } else { "http" };
+        let url = |address: &str| format!("{scheme}://{address}");
         let members = self.initial_cluster.iter();
         let members: Vec<String> =
             members.map(|(name, peer)| format!("{name}={}", url(peer))).collect();
@@ -97,7 +102,9 @@ impl MemberSpec {
             ("--initial-advertise-peer-urls", url(&self.addresses.peer)),
             ("--initial-cluster", members.join(",")),
         ];
-        options.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+        let options = options.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
+        let certificates = self.certificates.iter().flat_map(LocalCertificates::arguments);
+        options.chain(certificates).collect()
     }
 }
 

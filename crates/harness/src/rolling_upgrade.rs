@@ -72,7 +72,8 @@ enum Trial {
 
 async fn try_lease(cluster: &LocalCluster, member: usize) -> Result<(), Trial> {
     let spec = cluster.spec(member);
-    let client = MemberClient::connect(&spec.addresses.etcd, ANSWER_TIMEOUT).await;
+    let (access, address) = (cluster.access(), &spec.addresses.etcd);
+    let client = MemberClient::connect_by(access, address, ANSWER_TIMEOUT).await;
     let client = client.map_err(Trial::Unanswered)?;
     match client.grant_lease(TRIAL_TTL).await {
         Ok(_) => Ok(()),

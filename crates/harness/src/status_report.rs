@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use crate::client_access::ClientAccess;
 use crate::member_client::MemberClient;
 
 /// How long one member may take to answer.
@@ -57,10 +57,10 @@ pub struct StatusReport {
 /// Asks the first endpoint that answers who the members are, then each of them.
 ///
 /// An error is one plain sentence: nobody answered.
-pub async fn collect(endpoints: &[String]) -> Result<StatusReport, String> {
+pub async fn collect(access: &ClientAccess, endpoints: &[String]) -> Result<StatusReport, String> {
     let mut members = Vec::new();
-    for (id, name, endpoint) in find_members(endpoints).await? {
-        members.push(ask(id, name, endpoint).await);
+    for (id, name, endpoint) in find_members(access, endpoints).await? {
+        members.push(ask(access, id, name, endpoint).await);
     }
     members.sort_by(|a, b| a.name.cmp(&b.name));
     let furthest = members.iter().map(|member| member.applied).max().unwrap_or(0);
@@ -73,11 +73,15 @@ pub async fn collect(endpoints: &[String]) -> Result<StatusReport, String> {
 }
 
 /// `(id, name, endpoint)` of every member.
-async fn find_members(endpoints: &[String]) -> Result<Vec<(u64, String, String)>, String> {
+async fn find_members(
+    access: &ClientAccess,
+    endpoints: &[String],
+) -> Result<Vec<(u64, String, String)>, String> {
     let mut complaints = Vec::new();
-    for endpoint in endpoints.iter().map(|endpoint| host_and_port(endpoint)) {
+    for endpoint in endpoints {
         let listed = async {
-            let client = MemberClient::connect(&endpoint, TIMEOUT).await?;
+            let address = access.address(endpoint)?;
+            let client = MemberClient::connect_by(access, &address, TIMEOUT).await?;
             client.members().await.map_err(|error| format!("{endpoint}: {error}"))
         };
         match listed.await {
@@ -94,13 +98,13 @@ async fn find_members(endpoints: &[String]) -> Result<Vec<(u64, String, String)>
     Err(format!("no endpoint answers: {}", complaints.join("; ")))
 }
 
-/// Endpoints may be given as URLs, as stock clients take them.
-fn host_and_port(endpoint: &str) -> String {
-    let endpoint = endpoint.strip_prefix("http://").unwrap_or(endpoint);
-    endpoint.trim_end_matches('/').to_owned()
+/// What is shown, and asked, of a URL.
+fn host_and_port(url: &str) -> String {
+    let bare = url.split_once("://").map_or(url, |(_, bare)| bare);
+    bare.trim_end_matches('/').to_owned()
 }
 
-async fn ask(id: u64, name: String, endpoint: String) -> MemberStatus {
+async fn ask(access: &ClientAccess, id: u64, name: String, endpoint: String) -> MemberStatus {
     let mut member = MemberStatus {
         name: if name.is_empty() { endpoint.clone() } else { name },
         id: format!("{id:x}"),
@@ -112,12 +116,12 @@ async fn ask(id: u64, name: String, endpoint: String) -> MemberStatus {
         member.complaint = "it has not started yet".to_owned();
         return member;
     }
-    if let Err(complaint) = ask_status(&mut member).await {
+    if let Err(complaint) = ask_status(access, &mut member).await {
         member.complaint = complaint;
         return member;
     }
     // A member without metrics is still a member.
-    if let Ok(metrics) = http_get(&member.endpoint, "/metrics").await {
+    if let Ok(metrics) = http_get(access, &member.endpoint, "/metrics").await {
         let sync = "etcd_disk_wal_fsync_duration_seconds";
         member.sync_p50_microseconds = percentile_microseconds(&metrics, sync, 0.5);
         member.sync_p99_microseconds = percentile_microseconds(&metrics, sync, 0.99);
@@ -125,8 +129,8 @@ async fn ask(id: u64, name: String, endpoint: String) -> MemberStatus {
     member
 }
 
-async fn ask_status(member: &mut MemberStatus) -> Result<(), String> {
-    let client = MemberClient::connect(&member.endpoint, TIMEOUT).await?;
+async fn ask_status(access: &ClientAccess, member: &mut MemberStatus) -> Result<(), String> {
+    let client = MemberClient::connect_by(access, &member.endpoint, TIMEOUT).await?;
     let status = client.status().await.map_err(|error| error.to_string())?;
     let own = status.header.as_ref().map_or(0, |header| header.member_id);
     member.role = match () {
@@ -145,18 +149,18 @@ async fn ask_status(member: &mut MemberStatus) -> Result<(), String> {
 }
 
 /// The body, if the answer is 200. HTTP/1.0, in which no answer comes in chunks.
-async fn http_get(address: &str, path: &str) -> Result<String, String> {
+async fn http_get(access: &ClientAccess, address: &str, path: &str) -> Result<String, String> {
     let exchange = async {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = access.stream(address).await?;
         let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
+        let failed = |error: std::io::Error| format!("{address}{path}: {error}");
+        stream.write_all(request.as_bytes()).await.map_err(failed)?;
         let mut reply = Vec::new();
-        stream.take(METRICS_BYTES_MAX).read_to_end(&mut reply).await?;
-        Ok::<Vec<u8>, std::io::Error>(reply)
+        stream.take(METRICS_BYTES_MAX).read_to_end(&mut reply).await.map_err(failed)?;
+        Ok::<Vec<u8>, String>(reply)
     };
     let reply = tokio::time::timeout(TIMEOUT, exchange).await;
-    let reply = reply.map_err(|_| format!("{address}{path}: no answer within {TIMEOUT:?}"))?;
-    let reply = reply.map_err(|error| format!("{address}{path}: {error}"))?;
+    let reply = reply.map_err(|_| format!("{address}{path}: no answer within {TIMEOUT:?}"))??;
     let reply = String::from_utf8_lossy(&reply);
     let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
     let first = head.lines().next().unwrap_or("");

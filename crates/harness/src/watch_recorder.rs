@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio_stream::StreamExt;
 
+use crate::client_access::ClientAccess;
 use crate::member_client::{MemberClient, revision};
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
@@ -41,10 +42,15 @@ pub struct WatchRecord {
 
 /// Watches all keys at one member from the first revision, until it has seen `until` (0: not known
 /// yet). The caller bounds the time.
-pub(crate) async fn record(endpoint: String, until: Rc<Cell<u64>>) -> WatchRecord {
+pub(crate) async fn record(
+    access: ClientAccess,
+    endpoint: String,
+    until: Rc<Cell<u64>>,
+) -> WatchRecord {
     let mut record = WatchRecord::default();
     while record.complaint.is_none() && !is_complete(&record, &until) {
-        if let Ok(client) = MemberClient::connect(&endpoint, Duration::from_secs(5)).await {
+        let client = MemberClient::connect_by(&access, &endpoint, Duration::from_secs(5)).await;
+        if let Ok(client) = client {
             follow(&client, &mut record, &until).await;
             record.resumptions += 1;
         }

@@ -10,16 +10,19 @@
 mod environment;
 mod etcd_flags;
 mod initial_cluster;
-mod listen_url;
+pub(crate) mod listen_url;
+mod listeners;
 #[cfg(test)]
 mod tests;
+mod tls_settings;
 
 pub use etcd_flags::{Translated, translate};
 pub use initial_cluster::{ClusterIdentity, ClusterState, InitialMember};
+pub use tls_settings::TlsConfig;
 
 use crate::log_disk::SyncForm;
 use crate::log_structured_merge_tree::EngineLimits;
-use listen_url::{Place, Scheme};
+use listeners::Listeners;
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,6 +83,46 @@ pub struct Settings {
     pub test_power_loss: Option<bool>,
     /// Hidden, for tests: the planted bug; needs `test-power-loss`.
     pub test_no_sync: Option<bool>,
+    /// The clients' port: PEM chain of this member's certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Its key.
+    pub key_file: Option<PathBuf>,
+    /// Clients must show a certificate that one of these signed.
+    pub trusted_ca_file: Option<PathBuf>,
+    /// The common name of a client's certificate is its user.
+    pub client_cert_auth: Option<bool>,
+    /// Clients' certificates that count no more.
+    pub client_crl_file: Option<PathBuf>,
+    /// Clients' certificates must be valid for one of these.
+    pub client_cert_allowed_hostname: Option<String>,
+    /// Without certificates: make one.
+    pub auto_tls: Option<bool>,
+    /// The members' port: PEM chain of this member's certificate.
+    pub peer_cert_file: Option<PathBuf>,
+    /// Its key.
+    pub peer_key_file: Option<PathBuf>,
+    /// Members must show a certificate that one of these signed.
+    pub peer_trusted_ca_file: Option<PathBuf>,
+    /// As etcd has it; the file above says as much.
+    pub peer_client_cert_auth: Option<bool>,
+    /// Members' certificates that count no more.
+    pub peer_crl_file: Option<PathBuf>,
+    /// Members' certificates must have one of these common names.
+    pub peer_cert_allowed_cn: Option<String>,
+    /// Members' certificates must be valid for one of these.
+    pub peer_cert_allowed_hostname: Option<String>,
+    /// Without certificates: make one, and believe any.
+    pub peer_auto_tls: Option<bool>,
+    /// A member's certificate need not be valid for where it is reached.
+    pub peer_skip_client_san_verification: Option<bool>,
+    /// Years.
+    pub self_signed_cert_validity: Option<u32>,
+    /// `TLS1.2` or `TLS1.3`.
+    pub tls_min_version: Option<String>,
+    /// `TLS1.2` or `TLS1.3`.
+    pub tls_max_version: Option<String>,
+    /// Of TLS 1.2, by the names of IANA.
+    pub cipher_suites: Option<String>,
     /// What is logged: `debug`, `info`, `warn` or `error`.
     pub log_level: Option<String>,
     /// Hidden, for tests: a file that says how many bytes are free.
@@ -104,6 +147,8 @@ pub struct NodeConfig {
     pub peer: Vec<Listen>,
     /// Where to serve status and metrics; not empty.
     pub admin: Vec<Listen>,
+    /// Which ports have TLS, and how.
+    pub tls: TlsConfig,
     /// All members, ascending by name, and the ids that follow from them.
     pub cluster: ClusterIdentity,
     /// What a first start does with that list; later ones ignore both.
@@ -180,6 +225,12 @@ impl Settings {
             initial_cluster initial_cluster_token initial_cluster_state initial_advertise_peer_urls
             advertise_etcd
             heartbeat_ms election_ms lease_ms cache_mib reserve_mib front_ends log_level
+            cert_file key_file trusted_ca_file client_cert_auth client_crl_file
+            client_cert_allowed_hostname auto_tls
+            peer_cert_file peer_key_file peer_trusted_ca_file peer_client_cert_auth peer_crl_file
+            peer_cert_allowed_cn peer_cert_allowed_hostname peer_auto_tls
+            peer_skip_client_san_verification
+            self_signed_cert_validity tls_min_version tls_max_version cipher_suites
             test_power_loss test_no_sync test_free_space_file test_feature_level
         }
     }
@@ -190,29 +241,32 @@ impl Settings {
     /// One sentence about the first setting that is wrong.
     pub fn resolve(self) -> Result<NodeConfig, String> {
         let sync_form = self.sync_form()?;
-        let name = self.name.unwrap_or_else(|| "default".to_owned());
+        let name = self.name.clone().unwrap_or_else(|| "default".to_owned());
         check_name(&name)?;
         let cluster_state = ClusterState::of(
             self.initial_cluster.is_some(),
             self.initial_cluster_state.as_deref(),
         )?;
-        let token = self.initial_cluster_token.unwrap_or_else(|| "quorate-cluster".to_owned());
+        let token = self.initial_cluster_token.clone();
+        let token = token.unwrap_or_else(|| "quorate-cluster".to_owned());
         let (members, own) = initial_cluster::members(
             &name,
             (self.initial_cluster.as_deref(), cluster_state),
             self.initial_advertise_peer_urls.as_deref(),
             self.peer.as_deref(),
         )?;
+        let listeners = Listeners::read(&self, &own)?;
         let election_timeout = Duration::from_millis(self.election_ms.unwrap_or(1000));
         let config = NodeConfig {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("quorate-data").join(&name)),
-            etcd: listen("etcd", self.etcd.as_deref().unwrap_or("127.0.0.1:2379"))?,
-            peer: listen("peer", self.peer.as_deref().unwrap_or(&own))?,
-            admin: listen("admin", self.admin.as_deref().unwrap_or("127.0.0.1:2381"))?,
+            etcd: listeners.etcd,
+            peer: listeners.peer,
+            admin: listeners.admin,
+            tls: listeners.tls,
             cluster: ClusterIdentity::derive(&name, members, &token)?,
             cluster_state,
             name,
-            client_urls: client_urls(self.advertise_etcd.as_deref())?,
+            client_urls: listeners.client_urls,
             heartbeat_interval: Duration::from_millis(self.heartbeat_ms.unwrap_or(100)),
             election_timeout,
             lease: self.lease_ms.map_or(election_timeout / 5, Duration::from_millis),
@@ -229,7 +283,7 @@ impl Settings {
             free_space_file: self.test_free_space_file,
             feature_level: self.test_feature_level.unwrap_or(FEATURE_LEVEL).min(FEATURE_LEVEL),
             log_level: self.log_level.as_deref().map(log_level).transpose()?,
-            notes: self.notes,
+            notes: [self.notes, listeners.notes].concat(),
         };
         config.validate()?;
         Ok(config)
@@ -324,32 +378,9 @@ impl Listen {
     }
 }
 
-fn listen(setting: &str, list: &str) -> Result<Vec<Listen>, String> {
-    let listen = |place: Place| {
-        Ok(Listen { transport: transport(setting, &place)?, address: place.address })
-    };
-    listen_url::places(setting, list)?.into_iter().map(listen).collect()
-}
-
-fn transport(setting: &str, place: &Place) -> Result<Transport, String> {
-    match place.scheme {
-        Scheme::Tls => Err(format!("{setting} has https://, but TLS is not available yet")),
-        Scheme::Plain | Scheme::Unsaid => Ok(Transport::Plain),
-    }
-}
-
 /// `host:port` of a member.
 fn address(setting: &str, text: &str) -> Result<String, String> {
-    let place = listen_url::place(setting, text)?;
-    transport(setting, &place)?;
-    Ok(place.address)
-}
-
-fn client_urls(list: Option<&str>) -> Result<Vec<String>, String> {
-    let Some(list) = list else { return Ok(Vec::new()) };
-    list.split(',')
-        .map(|url| address("advertise-etcd", url).map(|bare| format!("http://{bare}")))
-        .collect()
+    listen_url::place(setting, text).map(|place| place.address)
 }
 
 /// etcd's levels; what ends a program there is an error here.

@@ -44,6 +44,8 @@ pub struct Identity {
     pub client_urls: Vec<String>,
     /// Where peers reach it (`host:port`).
     pub peer_address: String,
+    /// How members are spoken to: `http` or `https`.
+    pub peer_scheme: &'static str,
     /// The members that the cluster was founded with, as far as settings tell: id and peer address.
     pub founders: Vec<(NodeId, String)>,
 }

@@ -20,14 +20,15 @@ mod meters;
 mod peers;
 mod readiness;
 mod runtime;
+mod tls;
 mod update_queue;
 mod watch_streams;
 
 pub use backup_file::{BackupDescription, BackupFile, BackupWriter};
 pub use boot_clock::{monotonic_now, wall_now};
 pub use config::{
-    ClusterIdentity, ClusterState, InitialMember, Listen, NodeConfig, Settings, Translated,
-    Transport, translate,
+    ClusterIdentity, ClusterState, InitialMember, Listen, NodeConfig, Settings, TlsConfig,
+    Translated, Transport, translate,
 };
 pub use data_directory::DataDirectory;
 pub use directory_identity::{DirectoryIdentity, KnownMember};
@@ -36,6 +37,7 @@ pub use log_disk::{LogDisk, OnCompletion, SyncForm};
 pub use log_structured_merge_tree::{EngineLimits, LsmEngine};
 pub use meters::{Counter, Gauge, Histogram, Meters, PeerMeters};
 pub use runtime::{Addresses, Node, NodeSeat, Stopper};
+pub use tls::{OwnCertificate, Purpose, TlsPort, Versions};
 pub use watch_streams::{WatchDelivery, WatchReceiver, WatchSender};
 
 use replica::LogEvent;

@@ -9,11 +9,13 @@ mod connection;
 mod discovery;
 mod handshake;
 mod outgoing_queue;
+mod secure_call;
 #[cfg(test)]
 mod tests;
 
 use crate::LogInput;
 use crate::meters::{Meters, PeerMeters};
+use crate::tls::{CertificateRotation, Entrance, NotLetIn, SecureStream, TlsEntrance};
 use crate::update_queue::UpdateQueue;
 use clocks::NodeId;
 use connection::Connection;
@@ -81,6 +83,8 @@ struct Network {
     directory: Box<dyn MemberDirectory>,
     log: UpdateQueue<LogInput>,
     meters: Arc<Meters>,
+    /// With it, every connection is under TLS.
+    tls: Option<Arc<CertificateRotation>>,
     peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
     wanted: watch::Sender<BTreeSet<NodeId>>,
     /// Moves on when the directory may say something else.
@@ -121,11 +125,13 @@ impl PeerNetwork {
         directory: Box<dyn MemberDirectory>,
         log: UpdateQueue<LogInput>,
         meters: Arc<Meters>,
+        tls: Option<Arc<CertificateRotation>>,
         on_expelled: Box<dyn Fn(Expelled) + Send + Sync>,
     ) -> PeerNetwork {
         let (peers, wanted, news) =
             (Mutex::default(), watch::Sender::default(), watch::Sender::default());
-        let shared = Network { local, directory, log, meters, peers, wanted, news, on_expelled };
+        let shared =
+            Network { local, directory, log, meters, tls, peers, wanted, news, on_expelled };
         PeerNetwork { shared: Arc::new(shared) }
     }
 
@@ -174,9 +180,15 @@ impl PeerNetwork {
     ) {
         let network = self.shared;
         let mut tasks = JoinSet::new();
-        let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+        let doorstep = Doorstep {
+            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
+            entrance: match &network.tls {
+                None => Entrance::Plain,
+                Some(tls) => Entrance::Tls(Arc::new(TlsEntrance::new(Arc::clone(tls)))),
+            },
+        };
         for listener in listeners {
-            tasks.spawn(accept(Arc::clone(&network), listener, Arc::clone(&strangers)));
+            tasks.spawn(accept(Arc::clone(&network), listener, doorstep.clone()));
         }
         let mut wanted = network.wanted.subscribe();
         let mut dialed = BTreeSet::new();
@@ -350,10 +362,21 @@ async fn call(
     let stream =
         connecting.await.map_err(|error| calling(&error))?.map_err(|error| calling(&error))?;
     configure(&stream, network.local.user_timeout).map_err(|error| calling(&error))?;
+    let stream = match &network.tls {
+        None => SecureStream::Plain(stream),
+        Some(tls) => secure_call::secure(tls, address, stream).await?,
+    };
     handshake::introduce(network, id, stream).await
 }
 
-async fn accept(network: Arc<Network>, listener: TcpListener, strangers: Arc<Semaphore>) {
+/// Where callers are until they have introduced themselves.
+#[derive(Clone)]
+struct Doorstep {
+    strangers: Arc<Semaphore>,
+    entrance: Entrance,
+}
+
+async fn accept(network: Arc<Network>, listener: TcpListener, doorstep: Doorstep) {
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
@@ -366,16 +389,24 @@ async fn accept(network: Arc<Network>, listener: TcpListener, strangers: Arc<Sem
                 continue;
             }
         };
-        let Ok(stranger) = Arc::clone(&strangers).try_acquire_owned() else {
+        let Ok(stranger) = Arc::clone(&doorstep.strangers).try_acquire_owned() else {
             tracing::debug!(%from, "too many strangers on the peer port");
             continue;
         };
-        let network = Arc::clone(&network);
+        let (network, entrance) = (Arc::clone(&network), doorstep.entrance.clone());
         tasks.spawn(async move {
             if let Err(error) = configure(&stream, network.local.user_timeout) {
                 tracing::debug!(%from, "{error}");
                 return;
             }
+            let admitted = tokio::time::timeout(handshake::TIMEOUT, entrance.admit(stream)).await;
+            let stream = match admitted.unwrap_or(Err(NotLetIn::Silent)) {
+                Ok(stream) => stream,
+                Err(reason) => {
+                    tracing::info!(%from, "a caller on the peer port was sent off: {reason}");
+                    return;
+                }
+            };
             let received = handshake::receive(&network, stream).await;
             drop(stranger);
             match received {

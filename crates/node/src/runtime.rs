@@ -16,7 +16,7 @@ mod member_directory;
 mod tests;
 
 use crate::admin::AdminEndpoint;
-use crate::config::{ClusterState, Listen, NodeConfig};
+use crate::config::{ClusterState, Listen, NodeConfig, Transport};
 use crate::correlation_identifier::PendingReplies;
 use crate::data_directory::{DataDirectory, random_bytes};
 use crate::directory_identity::DirectoryIdentity;
@@ -28,6 +28,7 @@ use crate::log_structured_merge_tree::LsmEngine;
 use crate::monotonic_now;
 use crate::peers::{Expelled, LocalPeer, PeerNetwork};
 use crate::readiness;
+use crate::tls::{CertificateRotation, Entrance, TlsEntrance, TlsPort, make_self_signed};
 use crate::update_queue::{QueueLimits, UpdateQueue};
 use crate::watch_streams::WatchStreams;
 use clocks::{ClockBound, GroupId, NodeId};
@@ -97,6 +98,7 @@ pub struct Node {
 pub struct NodeSeat {
     directory: DataDirectory,
     listeners: Listeners,
+    ports: TlsPorts,
 }
 
 impl NodeSeat {
@@ -109,7 +111,8 @@ impl NodeSeat {
         config.notes.iter().for_each(|note| tracing::info!("{note}"));
         let directory = DataDirectory::open(&config.data_dir)?;
         directory.check_log()?;
-        Ok(NodeSeat { directory, listeners: Listeners::bind(config)? })
+        let ports = TlsPorts::load(config)?;
+        Ok(NodeSeat { directory, listeners: Listeners::bind(config)?, ports })
     }
 
     /// Whether the directory is nobody's yet: the next start is the member's first.
@@ -124,7 +127,8 @@ impl NodeSeat {
     /// See [`Node::start`].
     pub fn start(mut self, config: &NodeConfig) -> Result<Node, String> {
         config.validate()?;
-        let identity = first_start::identify(config, &mut self.directory)?;
+        let identity =
+            first_start::identify(config, self.ports.members.as_deref(), &mut self.directory)?;
         Node::run(config, &identity, self)
     }
 }
@@ -155,7 +159,7 @@ impl Node {
     fn run(
         config: &NodeConfig,
         identity: &DirectoryIdentity,
-        NodeSeat { directory, listeners }: NodeSeat,
+        NodeSeat { directory, listeners, ports }: NodeSeat,
     ) -> Result<Node, String> {
         let engine: Arc<dyn Engine> = Arc::new(
             LsmEngine::open(&directory.state(), config.engine).map_err(|e| e.to_string())?,
@@ -182,7 +186,7 @@ impl Node {
         let machine = LogMachine::recover(&core, &mut disk, &applied, monotonic_now(), seed)?;
         directory.log_is_made()?;
 
-        let network = network(config, identity, &engine, &shared, &ending);
+        let network = network(config, identity, &engine, &shared, ports.members, &ending);
         let applier_queue = UpdateQueue::new(APPLIER);
         let log_thread = LogThread {
             machine,
@@ -203,7 +207,7 @@ impl Node {
             _directory: directory,
         };
         node.start_core(applier, log_thread, &engine)?;
-        node.start_outer(config, listeners, network)?;
+        node.start_outer(config, listeners, ports.clients, network)?;
         Ok(node)
     }
 
@@ -250,6 +254,7 @@ impl Node {
         &mut self,
         config: &NodeConfig,
         listeners: Listeners,
+        entrance: Entrance,
         network: PeerNetwork,
     ) -> Result<(), String> {
         let stopping = || self.handle.shared.stopping.subscribe();
@@ -275,16 +280,22 @@ impl Node {
         })?);
         let front_end = EtcdFrontEnd::new(self.handle.clone());
         for _ in 0..config.front_ends {
-            let shared = listeners.etcd.iter().map(TcpListener::try_clone);
-            let shared = shared.collect::<Result<Vec<_>, _>>();
-            let shared = shared.map_err(|error| format!("cannot share a socket: {error}"))?;
+            let doors = config.etcd.iter().zip(&listeners.etcd).map(|(listen, listener)| {
+                let entrance = match listen.transport {
+                    Transport::Plain => Entrance::Plain,
+                    Transport::Tls => entrance.clone(),
+                };
+                Ok((listener.try_clone()?, entrance))
+            });
+            let doors = doors.collect::<std::io::Result<Vec<_>>>();
+            let doors = doors.map_err(|error| format!("cannot share a socket: {error}"))?;
             let front_end = front_end.clone();
             self.outer.push(self.runtime("front-end", async move {
-                let serve = |listener| {
+                let serve = |(listener, entrance)| {
                     let front_end = front_end.clone();
-                    async move { front_end.serve(listener).await }
+                    async move { front_end.serve_behind(listener, entrance).await }
                 };
-                let served = all(shared.into_iter().map(serve)).await;
+                let served = all(doors.into_iter().map(serve)).await;
                 connections_end().await;
                 served
             })?);
@@ -411,6 +422,28 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .map_err(|error| format!("cannot start the thread {name:?}: {error}"))
 }
 
+/// What TLS there is.
+struct TlsPorts {
+    clients: Entrance,
+    members: Option<Arc<CertificateRotation>>,
+}
+
+impl TlsPorts {
+    /// Self-signed certificates are kept in the data directory, where etcd keeps its own.
+    fn load(config: &NodeConfig) -> Result<TlsPorts, String> {
+        let load = |port: &Option<TlsPort>, name: &str| {
+            let Some(port) = port.clone() else { return Ok(None) };
+            let port = make_self_signed(port, &config.data_dir.join("fixtures").join(name))?;
+            CertificateRotation::load(port).map(|rotation| Some(Arc::new(rotation)))
+        };
+        let clients = match load(&config.tls.clients, "client")? {
+            None => Entrance::Plain,
+            Some(rotation) => Entrance::Tls(Arc::new(TlsEntrance::new(rotation))),
+        };
+        Ok::<_, String>(TlsPorts { clients, members: load(&config.tls.members, "peer")? })
+    }
+}
+
 struct Listeners {
     etcd: Vec<TcpListener>,
     peer: Vec<TcpListener>,
@@ -462,7 +495,7 @@ fn shared(
         _ => config.own_peer_address().to_owned(),
     };
     let client_urls = match &config.client_urls[..] {
-        [] => vec![client_url(addresses.etcd, &peer_address)],
+        [] => vec![client_url(addresses.etcd, config.etcd[0].transport, &peer_address)],
         urls => urls.to_vec(),
     };
     Shared {
@@ -472,6 +505,7 @@ fn shared(
             name: config.name.clone(),
             client_urls,
             peer_address,
+            peer_scheme: if config.tls.members.is_some() { "https" } else { "http" },
             founders: identity.founders(),
         },
         timings: Timings {
@@ -492,12 +526,16 @@ fn shared(
 
 /// Where clients are told to come: the address served, or the host that peers use if that is
 /// every address.
-fn client_url(served: SocketAddr, peer_address: &str) -> String {
+fn client_url(served: SocketAddr, transport: Transport, peer_address: &str) -> String {
+    let scheme = match transport {
+        Transport::Plain => "http",
+        Transport::Tls => "https",
+    };
     match peer_address.rsplit_once(':') {
         Some((host, _)) if served.ip().is_unspecified() => {
-            format!("http://{host}:{}", served.port())
+            format!("{scheme}://{host}:{}", served.port())
         }
-        _ => format!("http://{served}"),
+        _ => format!("{scheme}://{served}"),
     }
 }
 
@@ -542,6 +580,7 @@ fn network(
     identity: &DirectoryIdentity,
     engine: &Arc<dyn Engine>,
     shared: &Shared,
+    tls: Option<Arc<CertificateRotation>>,
     ending: &Ending,
 ) -> PeerNetwork {
     let own = identity.node;
@@ -565,7 +604,7 @@ fn network(
         ending.fail(expulsion(own, why));
     });
     let (log, meters) = (shared.log.clone(), Arc::clone(&shared.meters));
-    let network = PeerNetwork::new(local, Box::new(members), log, meters, on_expelled);
+    let network = PeerNetwork::new(local, Box::new(members), log, meters, tls, on_expelled);
     network.connect_to(contacts);
     network
 }

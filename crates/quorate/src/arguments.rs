@@ -2,6 +2,12 @@
 //!
 //! Not here: what it means (one file per task).
 
+mod access_options;
+mod tls_options;
+
+pub(crate) use access_options::AccessOptions;
+pub(crate) use tls_options::TlsOptions;
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -98,6 +104,8 @@ pub(crate) struct StartOptions {
     /// info].
     #[arg(long)]
     pub(crate) log_level: Option<String>,
+    #[command(flatten)]
+    pub(crate) tls: TlsOptions,
     /// Hold unsynced log writes in memory, so that a kill is a power loss.
     #[arg(long, hide = true)]
     pub(crate) test_power_loss: bool,
@@ -128,6 +136,9 @@ pub(crate) struct JoinOptions {
     /// Name or id of a member to remove for ever, whose place this node takes.
     #[arg(long)]
     pub(crate) replace: Option<String>,
+    /// How the members let it in.
+    #[command(flatten)]
+    pub(crate) access: AccessOptions,
     /// How the node is run.
     #[command(flatten)]
     pub(crate) start: StartOptions,
@@ -151,6 +162,9 @@ pub(crate) struct DevOptions {
     /// Start a node again when it ends.
     #[arg(long)]
     pub(crate) restart: bool,
+    /// With TLS, between nodes and with clients, by certificates made in the data directory.
+    #[arg(long)]
+    pub(crate) secure: bool,
     /// Run stock etcd servers of this binary instead.
     #[arg(long, hide = true)]
     pub(crate) etcd_binary: Option<PathBuf>,
@@ -169,6 +183,8 @@ pub(crate) struct StatusOptions {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) access: AccessOptions,
 }
 
 /// Options of `sim`.
@@ -214,6 +230,9 @@ pub(crate) struct FailoverOptions {
     /// The build to start with instead.
     #[arg(long, requires = "upgrade")]
     pub(crate) upgrade_from: Option<PathBuf>,
+    /// Under TLS, between members and with clients.
+    #[arg(long)]
+    pub(crate) tls: bool,
     /// Fail if the median time to the first write after a strike is longer.
     #[arg(long)]
     pub(crate) median_max_ms: Option<u64>,

@@ -16,6 +16,7 @@ pub(crate) fn run(options: DevOptions) -> Result<(), Failure> {
         data_dir: options.data_dir,
         json: options.json,
         restart: options.restart,
+        secure: options.secure,
     };
     crate::on_one_thread(dev_cluster::run(&plan))
 }

@@ -17,7 +17,7 @@ pub(crate) fn understand(
     if Path::new(&program).file_name() == Some("etcd".as_ref()) {
         rest.insert(0, "start".into());
     }
-    let starts = rest.first().is_some_and(|task| task == "start");
+    let starts = rest.first().is_some_and(|task| task == "start" || task == "join");
     let text: Option<Vec<String>> =
         rest.iter().map(|argument| argument.to_str().map(str::to_owned)).collect();
     // What is not text holds no flag of etcd's; the parser says what it thinks of it.

@@ -1,6 +1,7 @@
 //! `quorate failover`: the failover run of `harness` against this very binary.
 
 use harness::failover_run::{self, FailoverPlan, Strike};
+use harness::local_certificates::LocalCertificates;
 use harness::local_cluster::LocalCluster;
 use harness::member_process::{Output, Server};
 use harness::port_plan;
@@ -46,6 +47,11 @@ pub(crate) fn run(options: &FailoverOptions) -> Result<(), Failure> {
         ..FailoverPlan::default()
     };
     let mut cluster = LocalCluster::new(server, addresses, &options.data_dir, Output::LogFile);
+    if options.tls {
+        let certificates = LocalCertificates::make(&options.data_dir.join("tls"));
+        let certificates = certificates.map_err(Failure::Failed)?;
+        cluster = cluster.secured(&certificates).map_err(Failure::Failed)?;
+    }
     let report = crate::on_one_thread(failover_run::run(&mut cluster, &plan))?;
     print!("{report}");
     if report.is_green() {

@@ -10,17 +10,20 @@ use crate::{Failure, start};
 
 /// Joins, unless it has before, and runs the node.
 pub(crate) fn run(options: JoinOptions) -> Result<(), Failure> {
-    let JoinOptions { from, learner, replace, start } = options;
+    let JoinOptions { from, learner, replace, access, start } = options;
+    let access = access.access()?;
     let stop_with_stdin = start.stop_with_stdin;
     let settings = start::settings(start, Vec::new()).map_err(Failure::Usage)?;
     let alone = alone(&settings).map_err(Failure::Usage)?;
     start::log_to_stderr(alone.log_level.as_deref()).map_err(Failure::Usage)?;
     let seat = NodeSeat::take(&alone).map_err(Failure::Failed)?;
     let config = if seat.is_new() {
+        let scheme = if alone.tls.members.is_some() { "https" } else { "http" };
         let wanted = Admission {
+            access,
             from,
             name: alone.name.clone(),
-            peer_url: format!("http://{}", alone.own_peer_address()),
+            peer_url: format!("{scheme}://{}", alone.own_peer_address()),
             learner,
             replace,
         };

@@ -7,7 +7,8 @@ use crate::arguments::StatusOptions;
 
 /// Prints the table or the JSON; a cluster of which nobody answers is a failure.
 pub(crate) fn run(options: &StatusOptions) -> Result<(), Failure> {
-    let report = crate::on_one_thread(status_report::collect(&options.endpoints))?;
+    let access = options.access.access()?;
+    let report = crate::on_one_thread(status_report::collect(&access, &options.endpoints))?;
     if options.json {
         crate::say(report.to_json());
     } else {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use harness::client_access::ClientAccess;
 use harness::member_client::MemberClient;
 use harness::status_report;
 
@@ -168,7 +169,8 @@ fn three_nodes_serve_survive_their_leader_and_restart_it() {
     talk(async {
         client(&members[0].etcd).await.put(b"before", b"1").await.expect("a put");
         let endpoints = [members[1].etcd.clone()];
-        let report = status_report::collect(&endpoints).await.expect("status");
+        let report =
+            status_report::collect(&ClientAccess::default(), &endpoints).await.expect("status");
         let leaders = report.members.iter().filter(|member| member.role == "leader");
         let leader = leaders.map(|member| member.name.clone()).collect::<Vec<_>>();
         assert_eq!(leader.len(), 1, "{report}");
@@ -183,6 +185,42 @@ fn three_nodes_serve_survive_their_leader_and_restart_it() {
             assert_eq!(found.map(|found| found.value), Some(b"1".to_vec()), "{}", member.name);
         }
     });
+    dev.signal("-INT");
+    assert!(dev.wait().success());
+}
+
+#[test]
+fn a_secure_cluster_serves_under_tls_and_nobody_else() {
+    let scratch = Scratch::new("dev-secure");
+    let arguments = ["dev", "--json", "--secure", "--offset", "7300"];
+    let mut dev = Running::start(&arguments, &scratch.0);
+    let members = dev.members();
+    let authority = scratch.0.join("tls/ca.pem");
+    let access = ClientAccess::read(Some(&authority), None, None).expect("an authority");
+    talk(async {
+        let first = MemberClient::connect_by(&access, &members[0].etcd, PATIENCE).await;
+        first.expect("TLS").put(b"k", b"v").await.expect("a put");
+        let second = MemberClient::connect_by(&access, &members[1].etcd, PATIENCE).await;
+        let second = second.expect("TLS");
+        assert!(second.get(b"k").await.expect("a get").1.is_some());
+        let urls = second.members().await.expect("members");
+        let secure = |url: &String| url.starts_with("https://");
+        for member in urls {
+            assert!(member.client_ur_ls.iter().chain(&member.peer_ur_ls).all(secure), "{member:?}");
+        }
+        let plain = async {
+            let client = MemberClient::connect(&members[0].etcd, PATIENCE).await?;
+            client.get(b"k").await.map_err(|error| error.to_string())
+        };
+        plain.await.expect_err("without TLS");
+    });
+    let mut status = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    status.args(["status", "--endpoints"]).arg(format!("https://{}", members[2].etcd));
+    let refused = status.output().expect("it runs");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("needs --cacert"));
+    let said = status.arg("--cacert").arg(&authority).output().expect("it runs");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("leader") && !said.contains("unreachable"), "{said}");
     dev.signal("-INT");
     assert!(dev.wait().success());
 }

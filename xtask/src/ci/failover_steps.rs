@@ -15,13 +15,14 @@ const LOST: &str = "acknowledged write lost";
 /// Name, options, and the longest median from a strike to the first write in milliseconds: about
 /// 300 are promised for a kill, twice the election timeout and 300 for a pause; a busy machine gets
 /// some more.
-const FORMS: [(&str, &[&str], &str); 3] = [
+const FORMS: [(&str, &[&str], &str); 4] = [
     ("two minutes of killed leaders", &["--seconds", "120"], "600"),
     (
         "two minutes of killed leaders under power loss",
         &["--seconds", "120", "--power-loss"],
         "600",
     ),
+    ("killed leaders under TLS", &["--seconds", "40", "--tls"], "600"),
     ("paused leaders", &["--seconds", "40", "--pause"], "2500"),
 ];
 

@@ -62,3 +62,8 @@ pub(super) fn places(setting: &str, list: &str) -> Result<Vec<Place>, String> {
         None => Ok(places),
     }
 }
+/// The host of `host:port`, without the brackets of IPv6.
+pub(crate) fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}

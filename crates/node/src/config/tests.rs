@@ -97,7 +97,23 @@ fn contradictions_are_refused_in_one_sentence() {
         ("etcd = '2379'", "etcd is \"2379\"; it should look like 127.0.0.1:2379"),
         ("etcd = '[::1:2379'", "etcd is \"[::1:2379\"; it should look like 127.0.0.1:2379"),
         ("etcd = 'a:99999'", "etcd is \"a:99999\"; it should look like 127.0.0.1:2379"),
-        ("etcd = 'https://a:1'", "etcd has https://, but TLS is not available yet"),
+        (
+            "etcd = 'https://a:1'",
+            "etcd says https://, but there is no certificate: set cert-file and key-file",
+        ),
+        ("cert-file = '/c'", "cert-file and key-file go together"),
+        ("client-cert-auth = true", "client-cert-auth needs cert-file and key-file"),
+        ("peer-trusted-ca-file = '/ca'", "peer-trusted-ca-file needs peer-cert-file"),
+        ("auto-tls = true\nclient-cert-auth = true", "trusted-ca-file is needed"),
+        ("peer-cert-file = '/c'\npeer-key-file = '/k'", "peer-trusted-ca-file is needed"),
+        ("auto-tls = true\ntls-min-version = 'TLS1.1'", "tls-min-version is \"TLS1.1\""),
+        ("auto-tls = true\nself-signed-cert-validity = 0", "must be 1 to 1000 years"),
+        ("admin = 'https://a:1'", "operators are served without TLS"),
+        ("initial-cluster = 'default=https://a:1'", "peer says https://, but there is no"),
+        (
+            "peer-auto-tls = true\ninitial-cluster = 'default=https://a:1,b=http://b:1'",
+            "peer URLs are https:// for all members or for none",
+        ),
         ("initial-cluster = 'n1=a:1'", "does not list this member, \"default\""),
         ("initial-cluster = 'default=a:1,default=b:1'", "lists \"default\" twice"),
         ("initial-cluster = 'default=a:1,b=a:1'", "lists the address a:1 twice"),
@@ -216,4 +232,65 @@ fn etcds_variables_are_checked_as_ours_and_give_way_to_them() {
     assert!(sentence.starts_with("environment variable ETCD_ELECTION_TIMEOUT: "), "{sentence}");
     let sentence = environment(&[("ETCD_UNSAFE_NO_FSYNC", "true")]).expect_err("impossible");
     assert!(sentence.contains("ETCD_UNSAFE_NO_FSYNC is not possible: "), "{sentence}");
+}
+
+#[test]
+fn the_scheme_of_a_url_says_whether_there_is_tls_and_certificates_say_so_without_one() {
+    let transports = |text: &str| {
+        let config = toml(text).resolve().expect("sound");
+        let transport = |listen: &Listen| listen.transport;
+        let listeners = config.etcd.iter().chain(&config.peer).map(transport).collect::<Vec<_>>();
+        (listeners, config)
+    };
+    use Transport::{Plain, Tls};
+    let certificates = "cert-file = '/c'\nkey-file = '/k'\n";
+    let (found, config) =
+        transports(&format!("{certificates}etcd = 'https://a:1,http://b:1,c:1'\n"));
+    assert_eq!(found, [Tls, Plain, Tls, Plain]);
+    assert_eq!(config.notes, ["b:1: etcd says http://: its certificates are not used there"]);
+    assert_eq!(config.tls.members, None);
+    let (found, config) = transports("peer-auto-tls = true\nadvertise-etcd = 'h:1'\n");
+    assert_eq!(found, [Plain, Tls]);
+    assert_eq!(config.client_urls, ["http://h:1"]);
+    let (found, config) =
+        transports("peer-auto-tls = true\ninitial-cluster = 'default=http://a:1,b=b:1'\n");
+    assert_eq!(found, [Plain, Plain]);
+    assert_eq!(config.tls.members, None, "as etcd, it believes the URLs");
+    let (_, config) = transports(&format!("{certificates}advertise-etcd = 'h:1'\n"));
+    assert_eq!(config.client_urls, ["https://h:1"]);
+}
+
+/// The arguments that kubeadm writes for the etcd of a control plane.
+#[test]
+fn kubeadms_arguments_are_understood() {
+    let arguments = "start --advertise-client-urls=https://172.17.0.2:2379 \
+        --cert-file=/etc/kubernetes/pki/etcd/server.crt --client-cert-auth=true \
+        --data-dir=/var/lib/etcd --experimental-initial-corrupt-check=true \
+        --experimental-watch-progress-notify-interval=5s \
+        --initial-advertise-peer-urls=https://172.17.0.2:2380 \
+        --initial-cluster=control-plane=https://172.17.0.2:2380 \
+        --key-file=/etc/kubernetes/pki/etcd/server.key \
+        --listen-client-urls=https://127.0.0.1:2379,https://172.17.0.2:2379 \
+        --listen-metrics-urls=http://127.0.0.1:2381 \
+        --listen-peer-urls=https://172.17.0.2:2380 --name=control-plane \
+        --peer-cert-file=/etc/kubernetes/pki/etcd/peer.crt --peer-client-cert-auth=true \
+        --peer-key-file=/etc/kubernetes/pki/etcd/peer.key \
+        --peer-trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt --snapshot-count=10000 \
+        --trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt";
+    let translated = translate(arguments.split_whitespace().map(str::to_owned)).expect("known");
+    assert_eq!(translated.notes.len(), 3, "{:?}", translated.notes);
+    // As variables: the command line itself is read by crate `quorate`.
+    let variable = |argument: &String| {
+        let (flag, value) = argument.strip_prefix("--")?.split_once('=')?;
+        let name = flag.replace('-', "_").to_uppercase();
+        Some((format!("QUORATE_{name}"), value.to_owned()))
+    };
+    let variables = translated.arguments.iter().filter_map(variable);
+    let config = Settings::from_environment(variables).expect("known").resolve().expect("sound");
+    assert_eq!(config.etcd.len(), 2);
+    assert!(config.etcd.iter().chain(&config.peer).all(|one| one.transport == Transport::Tls));
+    let clients = config.tls.clients.expect("TLS");
+    assert!(clients.names_users && clients.trusted_ca_file.is_some());
+    assert_eq!(config.tls.members.expect("TLS").purpose, crate::tls::Purpose::Members);
+    assert_eq!(config.admin, plain(&["127.0.0.1:2381"]));
 }

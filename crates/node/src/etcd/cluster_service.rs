@@ -56,7 +56,8 @@ impl Cluster for ClusterService {
             Answerer { cluster_id: self.handle.cluster_id(), member: self.handle.member_id() };
         // etcd leaves the revision out of this header.
         let header = Some(answerer.header(0, self.handle.term(GroupId::CONSISTENT_CORE)));
-        let members = self.members()?.into_iter().map(listed).collect();
+        let scheme = self.handle.identity().peer_scheme;
+        let members = self.members()?.into_iter().map(|member| listed(member, scheme)).collect();
         Ok(Response::new(pb::MemberListResponse { header, members }))
     }
 
@@ -89,8 +90,13 @@ impl Cluster for ClusterService {
     }
 }
 
-fn listed(member: Member) -> pb::Member {
-    let peer_urls = member.peer_addresses.iter().map(|address| format!("http://{address}"));
+fn listed(member: Member, peer_scheme: &str) -> pb::Member {
+    // Those that were added are known by the URL that was given, founders by their address.
+    let url = |address: &String| match address.contains("://") {
+        true => address.clone(),
+        false => format!("{peer_scheme}://{address}"),
+    };
+    let peer_urls = member.peer_addresses.iter().map(url);
     pb::Member {
         id: member.id.0,
         name: member.name,

@@ -4,6 +4,7 @@
 //! and what etcd answers to metadata and messages that cannot be.
 
 use super::call_meters::{CallMeters, Method};
+use super::client_common_name::ClientCommonName;
 use super::cluster_service::ClusterService;
 use super::health_service::HealthService;
 use super::http_endpoints;
@@ -39,6 +40,8 @@ type Reply = Response<ReplyBody>;
 pub(super) struct Dispatch {
     handle: NodeHandle,
     meters: Arc<CallMeters>,
+    /// Who calls on this connection, if a certificate says so.
+    caller: Option<ClientCommonName>,
     keyspace: KvServer<KeyspaceService>,
     watch: WatchServer<WatchService>,
     lease: LeaseServer<LeaseService>,
@@ -63,7 +66,13 @@ impl Dispatch {
             http: http_endpoints::router(handle.clone(), Arc::clone(&meters)),
             handle,
             meters,
+            caller: None,
         }
+    }
+
+    /// From now on every request is this caller's.
+    pub(super) fn set_caller(&mut self, caller: Option<ClientCommonName>) {
+        self.caller = caller;
     }
 
     /// Refuses what no service should see.
@@ -127,7 +136,10 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if let Some(caller) = &self.caller {
+            request.extensions_mut().insert(caller.clone());
+        }
         if !is_grpc(request.headers()) {
             let reply = self.http.call(request);
             return Box::pin(async move { Ok(reply.await?.map(ReplyBody::new)) });

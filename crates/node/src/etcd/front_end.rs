@@ -4,22 +4,26 @@
 //! One per runtime, each with a listener of its own; connections never move between runtimes.
 
 use super::call_meters::CallMeters;
+use super::client_common_name::ClientCommonName;
 use super::dispatch::Dispatch;
 use super::lenient_authority::LenientAuthority;
 use super::limits::{
-    ACCEPT_PAUSE, CONNECTION_WINDOW_BYTES, HEAD_TIMEOUT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL,
-    KEEP_ALIVE_TIMEOUT, PENDING_RESETS, SEND_BUFFER_BYTES, SHUTDOWN_GRACE, STREAM_WINDOW_BYTES,
-    STREAMS_PER_CONNECTION,
+    ACCEPT_PAUSE, COMPLAINT_INTERVAL, CONNECTION_WINDOW_BYTES, HEAD_TIMEOUT, HTTP2_FRAME_BYTES,
+    KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, PENDING_RESETS, SEND_BUFFER_BYTES, SHUTDOWN_GRACE,
+    STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION,
 };
 use crate::NodeHandle;
+use crate::tls::{Entrance, NotLetIn, SecureStream, common_name};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
@@ -29,21 +33,49 @@ use tokio::task::{JoinError, JoinSet};
 pub struct EtcdFrontEnd {
     handle: NodeHandle,
     meters: Arc<CallMeters>,
+    complaints: Arc<Complaints>,
+}
+
+/// When somebody was last complained about, so that nobody can fill the log.
+#[derive(Default)]
+struct Complaints {
+    last: Mutex<Option<Instant>>,
+}
+
+impl Complaints {
+    fn may_tell(&self) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = last.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL);
+        if may {
+            *last = Some(Instant::now());
+        }
+        may
+    }
 }
 
 impl EtcdFrontEnd {
     /// A front end of this node. Clone it for every runtime.
     #[must_use]
     pub fn new(handle: NodeHandle) -> EtcdFrontEnd {
-        EtcdFrontEnd { handle, meters: Arc::default() }
+        EtcdFrontEnd { handle, meters: Arc::default(), complaints: Arc::default() }
     }
 
-    /// Serves connections of `listener` on the current runtime until the node stops, and then
-    /// until the calls under way are answered or their grace is over: the runtime may end with it.
+    /// Serves connections of `listener`, without TLS, on the current runtime until the node stops,
+    /// and then until the calls under way are answered or their grace is over: the runtime may end
+    /// with it.
     ///
     /// # Errors
     /// If the listener cannot be used at all.
     pub async fn serve(&self, listener: std::net::TcpListener) -> io::Result<()> {
+        self.serve_behind(listener, Entrance::Plain).await
+    }
+
+    /// The same behind an entrance.
+    pub(crate) async fn serve_behind(
+        &self,
+        listener: std::net::TcpListener,
+        entrance: Entrance,
+    ) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let dispatch = Dispatch::new(self.handle.clone(), Arc::clone(&self.meters));
@@ -59,10 +91,13 @@ impl EtcdFrontEnd {
                 () = &mut stopping => break,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let connection =
-                        Connection { handle: self.handle.clone(), dispatch: dispatch.clone() };
-                    connections.spawn(connection.serve(stream));
+                Ok((stream, from)) => {
+                    let connection = Connection {
+                        handle: self.handle.clone(),
+                        dispatch: dispatch.clone(),
+                        complaints: Arc::clone(&self.complaints),
+                    };
+                    connections.spawn(connection.come_in(stream, from, entrance.clone()));
                 }
                 // Out of descriptors, or the client is gone already: others can still be served.
                 Err(error) => {
@@ -90,18 +125,35 @@ fn report(ended: Result<(), JoinError>) {
 struct Connection {
     handle: NodeHandle,
     dispatch: Dispatch,
+    complaints: Arc<Complaints>,
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream) {
-        // Without these a connection is slower to answer or to be found dead, but serves.
-        let keepalive = TcpKeepalive::new().with_time(KEEP_ALIVE_INTERVAL);
-        let tuned = stream
-            .set_nodelay(true)
-            .and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&keepalive));
-        if let Err(error) = tuned {
-            tracing::debug!(%error, "a client's socket could not be tuned");
+    /// Passes the entrance in a task of its own: nobody else waits for it.
+    async fn come_in(mut self, stream: TcpStream, from: SocketAddr, entrance: Entrance) {
+        tune(&stream);
+        let admitted = tokio::select! {
+            admitted = entrance.admit(stream) => admitted,
+            () = self.handle.stopping() => return,
+        };
+        match admitted {
+            Ok(stream) => {
+                self.dispatch.set_caller(user(&entrance, &stream));
+                self.serve(stream).await;
+            }
+            Err(NotLetIn::Silent) => {}
+            Err(NotLetIn::Because(reason)) => {
+                // Somebody else's fault, and perhaps many times a second.
+                if self.complaints.may_tell() {
+                    tracing::warn!(%from, "a client was not let in: {reason}");
+                } else {
+                    tracing::debug!(%from, "a client was not let in: {reason}");
+                }
+            }
         }
+    }
+
+    async fn serve(self, stream: SecureStream) {
         let authority = LenientAuthority::new();
         let stream = TokioIo::new(MeteredStream { stream, authority, handle: self.handle.clone() });
         let builder = connection_builder();
@@ -119,6 +171,23 @@ impl Connection {
             tracing::debug!(%error, "a client's connection broke");
         }
     }
+}
+
+/// Without these a connection is slower to answer or to be found dead, but serves.
+fn tune(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(KEEP_ALIVE_INTERVAL);
+    let tuned =
+        stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "a client's socket could not be tuned");
+    }
+}
+
+/// Who the client is, if its certificate says so and is asked.
+fn user(entrance: &Entrance, stream: &SecureStream) -> Option<ClientCommonName> {
+    let Entrance::Tls(tls) = entrance else { return None };
+    let certificate = stream.certificate().filter(|_| tls.rotation().port().names_users)?;
+    common_name(certificate).map(ClientCommonName)
 }
 
 fn connection_builder() -> Builder<TokioExecutor> {
@@ -140,7 +209,7 @@ fn connection_builder() -> Builder<TokioExecutor> {
 
 /// A client's socket whose bytes are counted.
 struct MeteredStream {
-    stream: TcpStream,
+    stream: SecureStream,
     authority: LenientAuthority,
     handle: NodeHandle,
 }

@@ -35,6 +35,9 @@ pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// Pause after an accept failed, as when file descriptors are short.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Between two lines in the log about clients that were not let in.
+pub(super) const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The part of a request's time that does not depend on elections (etcd's `ReqTimeout`).
 pub(super) const REQUEST_TIME_BASE: Duration = Duration::from_secs(5);
 

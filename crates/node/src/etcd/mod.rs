@@ -9,6 +9,7 @@
 //! translation and error texts (`wire::etcd`), what a command means (`store`).
 
 mod call_meters;
+mod client_common_name;
 mod cluster_service;
 mod deadline;
 mod dispatch;

@@ -3,14 +3,13 @@
 
 use super::{Network, Peer};
 use crate::LogInput;
+use crate::tls::SecureStream;
 use crate::update_queue::UpdateQueue;
 use bytes::BytesMut;
 use clocks::NodeId;
 use replica::{LogEvent, PeerMessage};
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Semaphore;
 use wire::peer::limits::FRAME_BYTES_MAX;
 use wire::peer::{FRAME_HEADER_BYTES, decode_frame, decode_message, encode_message};
@@ -23,7 +22,7 @@ const READ_BYTES: usize = 64 << 10;
 const ROOM_BYTES: usize = FRAME_BYTES_MAX + FRAME_HEADER_BYTES;
 
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: SecureStream,
     /// Read beyond the handshake.
     received: BytesMut,
 }
@@ -50,13 +49,13 @@ impl Drop for Announced<'_> {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, received: BytesMut) -> Connection {
+    pub(super) fn new(stream: SecureStream, received: BytesMut) -> Connection {
         Connection { stream, received }
     }
 
     /// Runs until one direction ends, and says why it did.
     pub(super) async fn run(self, peer: &Peer, network: &Network) -> String {
-        let (reading, writing) = self.stream.into_split();
+        let (reading, writing) = tokio::io::split(self.stream);
         tokio::select! {
             end = send(writing, peer) => end,
             end = receive(reading, self.received, peer, network) => end,
@@ -64,7 +63,7 @@ impl Connection {
     }
 }
 
-async fn send(mut stream: OwnedWriteHalf, peer: &Peer) -> String {
+async fn send(mut stream: WriteHalf<SecureStream>, peer: &Peer) -> String {
     let mut batch = Vec::new();
     let mut bytes = BytesMut::new();
     loop {
@@ -73,7 +72,11 @@ async fn send(mut stream: OwnedWriteHalf, peer: &Peer) -> String {
             encode_message(&mut bytes, &message);
         }
         peer.meters.sent_bytes.add(bytes.len() as u64);
-        if let Err(error) = stream.write_all(&bytes).await {
+        let written = async {
+            stream.write_all(&bytes).await?;
+            stream.flush().await
+        };
+        if let Err(error) = written.await {
             return error.to_string();
         }
         // One large message does not keep its memory.
@@ -85,7 +88,7 @@ async fn send(mut stream: OwnedWriteHalf, peer: &Peer) -> String {
 }
 
 async fn receive(
-    mut stream: OwnedReadHalf,
+    mut stream: ReadHalf<SecureStream>,
     mut received: BytesMut,
     peer: &Peer,
     network: &Network,

@@ -1,7 +1,8 @@
 //! Questions of those who are no members yet, both sides. See `wire::peer::Answer`.
 
 use super::handshake::{HandshakeError, Talk, failed, in_time};
-use super::{CONNECT_TIMEOUT, Network};
+use super::{CONNECT_TIMEOUT, Network, secure_call};
+use crate::tls::{CertificateRotation, SecureStream};
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 use wire::peer::{Answer, Frame, PREAMBLE, Question, Refusal, RefusalReason};
@@ -10,9 +11,17 @@ use wire::peer::{Answer, Frame, PREAMBLE, Question, Refusal, RefusalReason};
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Asks whoever listens at `address` who the members are.
-pub(crate) async fn ask(address: &str, question: &Question) -> Result<Answer, String> {
+pub(crate) async fn ask(
+    tls: Option<&CertificateRotation>,
+    address: &str,
+    question: &Question,
+) -> Result<Answer, String> {
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
     let stream = connecting.map_err(|error| error.to_string())?.map_err(|e| e.to_string())?;
+    let stream = match tls {
+        None => SecureStream::Plain(stream),
+        Some(tls) => secure_call::secure(tls, address, stream).await.map_err(|e| e.to_string())?,
+    };
     let mut talk = Talk::new(stream, ANSWER_BYTES_MAX);
     let exchange = async {
         let mut words = BytesMut::from(&PREAMBLE[..]);

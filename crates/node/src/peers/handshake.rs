@@ -3,20 +3,21 @@
 
 use super::connection::Connection;
 use super::{Network, Peer, discovery};
+use crate::config::listen_url;
+use crate::tls::{SecureStream, is_valid_for};
 use bytes::{Bytes, BytesMut};
 use clocks::NodeId;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use wire::peer::{
     Frame, Hello, LocalMember, PREAMBLE, PROTOCOL_VERSION, Question, Refusal, RefusalReason,
     check_preamble, decode_frame, decode_welcome, encode_welcome,
 };
 
 /// The whole exchange takes no longer.
-const TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 /// No word of it is longer.
 const WORD_BYTES_MAX: usize = 4 << 10;
 
@@ -53,7 +54,7 @@ impl fmt::Display for HandshakeError {
 pub(super) async fn introduce(
     network: &Arc<Network>,
     to: NodeId,
-    stream: TcpStream,
+    stream: SecureStream,
 ) -> Result<Connection, HandshakeError> {
     let mut talk = Talk::new(stream, WORD_BYTES_MAX);
     let exchange = async {
@@ -79,7 +80,7 @@ pub(super) async fn introduce(
 /// The called one's side. An error comes with the caller's id if it was told.
 pub(super) async fn receive(
     network: &Arc<Network>,
-    stream: TcpStream,
+    stream: SecureStream,
 ) -> Result<(Arc<Peer>, Connection), (Option<NodeId>, HandshakeError)> {
     let mut talk = Talk::new(stream, WORD_BYTES_MAX);
     let mut caller = None;
@@ -93,7 +94,10 @@ pub(super) async fn receive(
         let mut words = BytesMut::from(&PREAMBLE[..]);
         let checked = Hello::decode(frame).map_err(failed)?.and_then(|hello| {
             caller = Some(hello.sender);
-            check_caller(network, &hello)
+            check_caller(network, &hello).and_then(|peer| {
+                check_certificate(network, peer.id, &talk.stream)?;
+                Ok(peer)
+            })
         });
         let peer = match checked {
             Ok(peer) => peer,
@@ -149,6 +153,25 @@ fn check_caller(network: &Network, hello: &Hello) -> Result<Arc<Peer>, Refusal> 
     Ok(peer)
 }
 
+/// Which member calls is known only now: its certificate must be valid for where the others reach
+/// that member, as it would have to be if it were called.
+fn check_certificate(
+    network: &Network,
+    caller: NodeId,
+    stream: &SecureStream,
+) -> Result<(), Refusal> {
+    let checks = network.tls.as_ref().is_some_and(|tls| tls.port().checks_callers_host);
+    let Some(certificate) = stream.certificate().filter(|_| checks) else { return Ok(()) };
+    let addresses = network.directory.addresses(caller);
+    let mut hosts = addresses.iter().map(|address| listen_url::host(address));
+    if hosts.any(|host| is_valid_for(certificate, host)) {
+        return Ok(());
+    }
+    let reached = addresses.join(", ");
+    let text = format!("the certificate shown is not valid where {caller} is reached: {reached}");
+    Err(Refusal { reason: RefusalReason::NotAMember, text })
+}
+
 fn check_answer(network: &Network, called: NodeId, hello: &Hello) -> Result<(), Refusal> {
     check_words(network, hello)?;
     if hello.sender != called {
@@ -199,19 +222,20 @@ pub(super) fn failed(error: impl fmt::Display) -> HandshakeError {
 
 /// The words of one exchange.
 pub(super) struct Talk {
-    stream: TcpStream,
+    stream: SecureStream,
     received: BytesMut,
     /// No word of the other side is longer.
     bytes_max: usize,
 }
 
 impl Talk {
-    pub(super) fn new(stream: TcpStream, bytes_max: usize) -> Talk {
+    pub(super) fn new(stream: SecureStream, bytes_max: usize) -> Talk {
         Talk { stream, received: BytesMut::new(), bytes_max }
     }
 
     pub(super) async fn say(&mut self, words: BytesMut) -> Result<(), HandshakeError> {
-        self.stream.write_all(&words).await.map_err(failed)
+        self.stream.write_all(&words).await.map_err(failed)?;
+        self.stream.flush().await.map_err(failed)
     }
 
     pub(super) async fn hear_preamble(&mut self) -> Result<(), HandshakeError> {

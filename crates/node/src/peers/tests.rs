@@ -84,8 +84,8 @@ fn start(id: NodeId, known: Known, listener: std::net::TcpListener) -> Node {
         // The test may have ended.
         let _ = sender.send(why);
     });
-    let network =
-        PeerNetwork::new(local, Box::new(known), log.clone(), Arc::clone(&meters), on_expelled);
+    let (directory, held) = (Box::new(known), Arc::clone(&meters));
+    let network = PeerNetwork::new(local, directory, log.clone(), held, None, on_expelled);
     network.connect_to([FIRST, SECOND]);
     let (stopping, stopped) = watch::channel(false);
     let running = network.clone();
@@ -394,7 +394,7 @@ fn who_is_no_member_may_ask_who_the_members_are() {
     let second = start(SECOND, Known::default(), listener);
     let ask = |feature_level| {
         let addresses = vec!["10.0.0.7:2380".to_owned()];
-        block_on(async { super::ask(&address, &Question { feature_level, addresses }).await })
+        block_on(async { super::ask(None, &address, &Question { feature_level, addresses }).await })
     };
     let answer = ask(1).expect("answered");
     assert_eq!((answer.cluster_id, answer.members.len()), (CLUSTER, 1));

@@ -8,6 +8,7 @@ use crate::config::{ClusterState, NodeConfig};
 use crate::data_directory::DataDirectory;
 use crate::directory_identity::{DirectoryIdentity, KnownMember};
 use crate::peers::ask;
+use crate::tls::CertificateRotation;
 use std::time::{Duration, Instant};
 use wire::peer::{Answer, DiscoveredMember, Question};
 
@@ -20,6 +21,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// comes before.
 pub(super) fn identify(
     config: &NodeConfig,
+    tls: Option<&CertificateRotation>,
     directory: &mut DataDirectory,
 ) -> Result<DirectoryIdentity, String> {
     if let Some(recorded) = directory.identity() {
@@ -30,7 +32,7 @@ pub(super) fn identify(
             let cluster = &config.cluster;
             directory.record(cluster.id, cluster.node, founders(config))
         }
-        ClusterState::Existing => join(config, directory),
+        ClusterState::Existing => join(config, tls, directory),
     }
 }
 
@@ -68,7 +70,11 @@ fn founders(config: &NodeConfig) -> Vec<KnownMember> {
     founders.map(|(id, address)| KnownMember { id, address, is_founder: true }).collect()
 }
 
-fn join(config: &NodeConfig, directory: &mut DataDirectory) -> Result<DirectoryIdentity, String> {
+fn join(
+    config: &NodeConfig,
+    tls: Option<&CertificateRotation>,
+    directory: &mut DataDirectory,
+) -> Result<DirectoryIdentity, String> {
     let own = vec![config.own_peer_address().to_owned()];
     let others: Vec<&str> = config
         .cluster
@@ -83,7 +89,7 @@ fn join(config: &NodeConfig, directory: &mut DataDirectory) -> Result<DirectoryI
     let question = Question { feature_level: config.feature_level, addresses: own };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
-    let answer = runtime.block_on(discover(&question, &others))?;
+    let answer = runtime.block_on(discover(tls, &question, &others))?;
     let member = answer.member_at(&question.addresses).expect("discovered");
     if member.has_started {
         return Err(already_started(member));
@@ -99,12 +105,16 @@ fn join(config: &NodeConfig, directory: &mut DataDirectory) -> Result<DirectoryI
 }
 
 /// Asks everybody until somebody knows this member.
-async fn discover(question: &Question, others: &[&str]) -> Result<Answer, String> {
+async fn discover(
+    tls: Option<&CertificateRotation>,
+    question: &Question,
+    others: &[&str],
+) -> Result<Answer, String> {
     let give_up = Instant::now() + PATIENCE;
     loop {
         let (mut strangers, mut complaints) = (Vec::new(), Vec::new());
         for address in others {
-            match ask(address, question).await {
+            match ask(tls, address, question).await {
                 Ok(answer) if answer.member_at(&question.addresses).is_some() => return Ok(answer),
                 Ok(_) => strangers.push(*address),
                 Err(complaint) => complaints.push(format!("{address}: {complaint}")),
@@ -149,7 +159,7 @@ mod tests {
     }
 
     fn identified(config: &NodeConfig) -> Result<DirectoryIdentity, String> {
-        identify(config, &mut DataDirectory::open(&config.data_dir)?)
+        identify(config, None, &mut DataDirectory::open(&config.data_dir)?)
     }
 
     const LIST: &str = "initial-cluster = 'n1=10.0.0.1:2380,n2=10.0.0.2:2380'\n";

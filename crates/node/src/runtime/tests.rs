@@ -1,5 +1,7 @@
 //! Real nodes in one process: real files, sockets and threads.
 
+mod secure;
+
 use super::*;
 use crate::Settings;
 use bytes::Bytes;

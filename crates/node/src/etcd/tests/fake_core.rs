@@ -108,6 +108,7 @@ fn new_handle() -> NodeHandle {
         cluster: CLUSTER,
         name: "n1".into(),
         client_urls: vec!["http://127.0.0.1:2379".into()],
+        peer_scheme: "http",
         peer_address: "127.0.0.1:2380".into(),
         founders: vec![
             (MEMBER, "127.0.0.1:2380".into()),
