@@ -12,6 +12,7 @@
 //! | What was acknowledged is there in the end | [`durability`] | [`history`] and final reads |
 //! | A numbered request is applied at most once | [`exactly_once`] | online |
 //! | A lease lives as long as promised, not much longer, and ends whole | [`lease`] | online |
+//! | A fenced lock loses no update | [`fencing`] | online |
 //! | A healed cluster works again within a bound | [`liveness`] | online |
 //!
 //! The invariant of every checker: it may say "undecided", it never says "fine" without having
@@ -22,6 +23,7 @@ pub mod agreement;
 pub mod durability;
 pub mod exactly_once;
 mod failing_window;
+pub mod fencing;
 mod forward_zones;
 pub mod history;
 mod history_lines;

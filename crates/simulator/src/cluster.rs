@@ -12,6 +12,7 @@ use crate::feature::Feature;
 use crate::front_end::Client;
 use crate::judges::Judges;
 use crate::lease_holder::LeaseHolder;
+use crate::lock_contender::LockContender;
 use crate::mark::{Mark, Marks};
 use crate::mutant::Mutant;
 use crate::network::{Network, Packet, Slot};
@@ -25,7 +26,7 @@ use crate::swarm::Swarm;
 use crate::trace_hash::TraceHash;
 use crate::watchers::{HubWork, Watcher};
 use crate::witness::{Breach, Witness};
-use crate::worker::Worker;
+use crate::worker::{Behaviour, Worker};
 use crate::workload::ClientMind;
 use checkers::history::History;
 use clocks::{GroupId, NodeId};
@@ -720,18 +721,28 @@ fn new_clients(seed: Seed, swarm: &Swarm, keyspaces: &[GroupId]) -> Vec<Client> 
     (0..count).map(client).collect()
 }
 
-/// Lease holders of each keyspace.
-const LEASE_HOLDERS: u64 = 4;
+/// Lease holders, and contenders for the lock, of each keyspace.
+const LEASE_HOLDERS: usize = 4;
+const LOCK_CONTENDERS: usize = 3;
 
 fn new_workers(seed: Seed, swarm: &Swarm, keyspaces: &[GroupId]) -> Vec<Worker> {
     let mut workers = Vec::new();
-    for group in keyspaces {
-        for _ in 0..if swarm.features.contains(&Feature::Leases) { LEASE_HOLDERS } else { 0 } {
-            let number = workers.len() as u64;
-            let holder = LeaseHolder::new(number, *group, seed.stream("lease holder", number));
-            let rng = seed.stream("worker", number);
-            workers.push(Worker::new(workers.len() % swarm.nodes, Box::new(holder), rng));
-        }
+    let mut add =
+        |feature: Feature, count: usize, behaviour: &dyn Fn(u64) -> Box<dyn Behaviour>| {
+            for _ in 0..if swarm.features.contains(&feature) { count } else { 0 } {
+                let number = workers.len();
+                let rng = seed.stream("worker", number as u64);
+                workers.push(Worker::new(number % swarm.nodes, behaviour(number as u64), rng));
+            }
+        };
+    for &group in keyspaces {
+        let rng = |number| seed.stream("behaviour", number);
+        add(Feature::Leases, LEASE_HOLDERS, &|number| {
+            Box::new(LeaseHolder::new(number, group, rng(number)))
+        });
+        add(Feature::Locks, LOCK_CONTENDERS, &|number| {
+            Box::new(LockContender::new(number, group, rng(number)))
+        });
     }
     workers
 }

@@ -13,16 +13,19 @@ pub enum Feature {
     RollingUpgrade,
     /// Leases are granted, kept alive, revoked and left to expire.
     Leases,
+    /// A lock is taken in turns, and fences what it guards.
+    Locks,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 2] = [Feature::RollingUpgrade, Feature::Leases];
+    pub const ALL: [Feature; 3] = [Feature::RollingUpgrade, Feature::Leases, Feature::Locks];
 
     const fn chance(self) -> Chance {
         match self {
             Feature::RollingUpgrade => Chance::percent(25),
             Feature::Leases => Chance::percent(40),
+            Feature::Locks => Chance::percent(25),
         }
     }
 

@@ -4,10 +4,12 @@
 //! Not here: the rules themselves (`checkers`).
 
 use crate::event_heap::{Instant, MILLISECOND, SECOND};
+use crate::lock_contender::{REGISTER, read_register};
 use crate::mark::{Mark, Marks};
 use crate::swarm::Swarm;
 use crate::witness::Breach;
 use bytes::Bytes;
+use checkers::fencing::{self, Fencing};
 use checkers::lease::{Leases, Promise};
 use clocks::GroupId;
 use consensus::{Entry, Payload};
@@ -26,6 +28,8 @@ const ROUNDING: u64 = 2 * MILLISECOND;
 pub(crate) struct Judges {
     /// Per keyspace.
     pub(crate) leases: BTreeMap<GroupId, Leases>,
+    /// Per keyspace, of the one lock there.
+    pub(crate) fencing: BTreeMap<GroupId, Fencing>,
     /// The last index of each group that anybody was handed.
     handed: BTreeMap<GroupId, u64>,
     /// Rare branches that they saw.
@@ -45,7 +49,8 @@ impl Judges {
             silence: 300 * MILLISECOND,
         };
         let leases = keyspaces.iter().map(|group| (*group, Leases::new(promise))).collect();
-        Judges { leases, handed: BTreeMap::new(), marks: Marks::default() }
+        let fencing = keyspaces.iter().map(|group| (*group, Fencing::new())).collect();
+        Judges { leases, fencing, handed: BTreeMap::new(), marks: Marks::default() }
     }
 
     /// A member is handed these committed entries; each counts when the first one is.
@@ -86,6 +91,7 @@ impl Judges {
         change: &RevisionEvents,
         now: Instant,
     ) -> Result<(), Breach> {
+        self.counted(group, change)?;
         let Some(leases) = self.leases.get_mut(&group) else { return Ok(()) };
         let mut deleted: Vec<&[u8]> = Vec::new();
         for event in change.events.iter().filter(|event| event.pair.key.starts_with(LEASED)) {
@@ -105,6 +111,15 @@ impl Judges {
         lease_breach(group, checked)
     }
 
+    fn counted(&mut self, group: GroupId, change: &RevisionEvents) -> Result<(), Breach> {
+        let of_register = change.events.iter().filter(|event| event.pair.key == REGISTER);
+        let Some(fencing) = self.fencing.get_mut(&group) else { return Ok(()) };
+        for write in of_register.filter_map(|event| read_register(&event.pair.value)) {
+            fencing_breach(group, fencing.written(write))?;
+        }
+        Ok(())
+    }
+
     /// Whatever should have happened by now.
     pub(crate) fn check(&mut self, now: Instant) -> Result<(), Breach> {
         for (group, leases) in &self.leases {
@@ -112,6 +127,17 @@ impl Judges {
         }
         Ok(())
     }
+}
+
+/// Says which promise about locks is broken.
+pub(crate) fn fencing_breach(
+    group: GroupId,
+    checked: Result<(), fencing::Violation>,
+) -> Result<(), Breach> {
+    checked.map_err(|violation| Breach {
+        invariant: "a fenced lock loses no update",
+        detail: format!("{group}: {violation}"),
+    })
 }
 
 /// Says which promise about leases is broken.

@@ -13,6 +13,7 @@ mod feature;
 mod front_end;
 mod judges;
 mod lease_holder;
+mod lock_contender;
 mod mark;
 mod mutant;
 mod network;

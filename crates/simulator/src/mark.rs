@@ -23,11 +23,15 @@ pub enum Mark {
     KeysWentWithLease,
     /// A renewal came when the lease had ended.
     RenewedTooLate,
+    /// A contender came to hold a lock.
+    LockTaken,
+    /// A write of somebody who held a lock no more was kept out by its fence.
+    FenceKeptOut,
 }
 
 impl Mark {
     /// All of them.
-    pub const ALL: [Mark; 7] = [
+    pub const ALL: [Mark; 9] = [
         Mark::LevelRaisedUnderLoad,
         Mark::NotCapable,
         Mark::OldBuildRefused,
@@ -35,6 +39,8 @@ impl Mark {
         Mark::OldBuildNotConnected,
         Mark::KeysWentWithLease,
         Mark::RenewedTooLate,
+        Mark::LockTaken,
+        Mark::FenceKeptOut,
     ];
 }
 

@@ -35,6 +35,8 @@ pub enum Mutant {
     LeaseClockFromZero,
     /// Renewing a lease that is gone grants it again.
     RenewalRevives,
+    /// A front end forgets the comparisons of a transaction that writes one key.
+    FenceForgotten,
 }
 
 impl Mutant {
@@ -46,12 +48,13 @@ impl Mutant {
             Mutant::LeaseClockFromOwn | Mutant::LeaseClockFromZero | Mutant::RenewalRevives => {
                 &[Feature::Leases]
             }
+            Mutant::FenceForgotten => &[Feature::Locks],
             _ => &[],
         }
     }
 
     /// All of them.
-    pub const ALL: [Mutant; 11] = [
+    pub const ALL: [Mutant; 12] = [
         Mutant::NoSync,
         Mutant::ClocksBeyondBound,
         Mutant::ReadWithoutBarrier,
@@ -63,6 +66,7 @@ impl Mutant {
         Mutant::LeaseClockFromOwn,
         Mutant::LeaseClockFromZero,
         Mutant::RenewalRevives,
+        Mutant::FenceForgotten,
     ];
 
     /// Makes the world one in which the bug can show.
@@ -99,7 +103,10 @@ impl Mutant {
             Mutant::LeaseClockFromOwn | Mutant::LeaseClockFromZero => {
                 swarm.faults.insert(FaultKind::Kill, 4 * SECOND);
             }
-            Mutant::OldBuildLies | Mutant::GateIgnored | Mutant::RenewalRevives => {}
+            Mutant::OldBuildLies
+            | Mutant::GateIgnored
+            | Mutant::RenewalRevives
+            | Mutant::FenceForgotten => {}
         }
     }
 }

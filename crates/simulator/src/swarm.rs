@@ -169,7 +169,7 @@ impl Swarm {
                 let mean = FaultKind::Upgrade.mean_interval() * rng.pick(&[1, 2]);
                 self.faults.insert(FaultKind::Upgrade, mean);
             }
-            Feature::Leases => {}
+            Feature::Leases | Feature::Locks => {}
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::witness::Breach;
 use clocks::GroupId;
 use replica::{Ask, LogEvent, Reply, Request, RequestError, RequestId};
 use std::time::Duration;
-use store::command::{Caller, Command};
+use store::command::{Caller, Command, Txn};
 use store::range::Range;
 use store::reply::{Outcome, RangeReply, StoreError};
 
@@ -147,6 +147,9 @@ impl World {
         match (self.mutant, command) {
             (Some(Mutant::RenewalRevives), Command::LeaseRenew { ids }) => {
                 Command::LeaseGrant { id: ids[0], ttl_s: 2 }
+            }
+            (Some(Mutant::FenceForgotten), Command::Txn(txn)) => {
+                Command::Txn(Txn { compare: Vec::new(), ..txn.clone() })
             }
             _ => command.clone(),
         }

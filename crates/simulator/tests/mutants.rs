@@ -79,6 +79,11 @@ fn a_renewal_that_revives_a_lease_is_caught() {
 }
 
 #[test]
+fn a_lock_without_a_fence_is_caught() {
+    must_be_caught(Mutant::FenceForgotten, &["a fenced lock loses no update"]);
+}
+
+#[test]
 fn a_request_sent_again_under_a_new_number_is_caught() {
     must_be_caught(Mutant::RetryUnderNewNumber, &["a request is applied once"]);
 }
