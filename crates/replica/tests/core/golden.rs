@@ -2,14 +2,14 @@
 //!
 //! `UPDATE_GOLDENFILES=1 cargo test -p replica` writes what happens now; read it before committing.
 
-use crate::cluster::{Cluster, TestNode};
+use crate::cluster::{Cluster, TestNode, address};
 use bytes::Bytes;
 use clocks::{GroupId, NodeId};
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
 use replica::{Ask, LogEvent, ReplicaLimits, Reply, RequestError, RequestId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use store::command::{Command as Change, Put};
+use store::command::{Command as Change, ListedMember, MembershipCommand, Put};
 use store::reply::Outcome;
 
 #[derive(Default)]
@@ -69,6 +69,16 @@ impl Runner for Story {
             "cut" | "heal" | "stop" | "restart" | "short-of-space" => {
                 self.fault(&command.name, &mut args)?
             }
+            "add" | "learner" | "promote" | "remove" => {
+                self.change_membership(&command.name, &mut args)?
+            }
+            "join" => {
+                let member = args.member()?;
+                self.cluster().join(member);
+                String::new()
+            }
+            "hand-over" => self.hand_over(&mut args)?,
+            "members" => self.members(),
             "answers" => self.answers(),
             "status" => self.status(),
             name => return Err(format!("unknown command {name}").into()),
@@ -165,6 +175,55 @@ impl Story {
         Ok(told)
     }
 
+    /// `add|learner|promote|remove MEMBER AT`
+    fn change_membership(&mut self, what: &str, args: &mut Args<'_>) -> Told {
+        let (id, at) = (args.member()?, args.member()?);
+        let peer_addresses = vec![address(id)];
+        let change = match what {
+            "add" => MembershipCommand::Add { id, peer_addresses, learner: false },
+            "learner" => MembershipCommand::Add { id, peer_addresses, learner: true },
+            "promote" => MembershipCommand::Promote { id },
+            _ => MembershipCommand::Remove { id },
+        };
+        let began = self.cluster().now;
+        let end = self.cluster().change(at, change);
+        let millis = self.cluster().now.since(began).as_millis();
+        let end = match end {
+            Ok(members) => {
+                let role = |listed: &ListedMember| if listed.learner { " learner" } else { "" };
+                let names = members.iter().map(|m| format!("n{}{}", m.member.id, role(m)));
+                names.collect::<Vec<_>>().join(", ")
+            }
+            Err(error) => error.to_string(),
+        };
+        Ok(format!("{end} after {millis} ms\n"))
+    }
+
+    fn hand_over(&mut self, args: &mut Args<'_>) -> Told {
+        let (at, to) = (args.member()?, args.member()?);
+        let reply = self.cluster().answer(at, Ask::TransferLeadership { to: Some(to) });
+        Ok(format!("{}\n", words(&reply)))
+    }
+
+    /// The membership of every group as each member sees it, and who stopped by itself.
+    fn members(&mut self) -> String {
+        let cluster = self.cluster();
+        let ids =
+            |set: &BTreeSet<NodeId>| set.iter().map(|id| format!(" n{id}")).collect::<String>();
+        let mut told = String::new();
+        for id in cluster.nodes.keys() {
+            for (group, membership) in cluster.memberships(*id).iter().enumerate() {
+                let (voters, learners) = (ids(&membership.voters), ids(&membership.learners));
+                told += &format!("n{id}, group {group}: voters{voters}; learners{learners}\n");
+            }
+        }
+        for (id, why) in &cluster.fatal {
+            let sentence = why.split(';').next().unwrap_or_default();
+            told += &format!("n{id} stopped: {sentence}\n");
+        }
+        told
+    }
+
     fn answers(&mut self) -> String {
         let mut told = String::new();
         for (at, id) in std::mem::take(&mut self.asked) {
@@ -236,6 +295,7 @@ fn words(reply: &Result<Reply, RequestError>) -> String {
         Ok(Reply::Written(Outcome::LeaseRevoked { revision })) => format!("revision {revision}"),
         Ok(Reply::Written(Outcome::LeasesRenewed { ttls_s, .. })) => format!("renewed {ttls_s:?}"),
         Ok(Reply::ReadReady) => "may read".into(),
+        Ok(Reply::LeadershipTransferred) => "handed over".into(),
         Ok(other) => format!("{other:?}"),
         Err(error) => error.to_string(),
     }

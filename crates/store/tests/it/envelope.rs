@@ -7,8 +7,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use clocks::NodeId;
 use proptest::prelude::*;
 use store::command::{
-    Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, Member, Put,
-    SessionId, Txn, TxnOp,
+    Caller, Command, Compare, CompareResult, CompareTarget, DeleteRange, Envelope, Member,
+    MembershipCommand, MembershipRefusal, Put, SessionId, Txn, TxnOp,
 };
 use store::limits::{LEASE_RENEW_MAX, LEASE_TTL_MAX_S, TXN_DEPTH_MAX, TXN_ITEMS_MAX};
 use store::range::{KeyRange, Projection, Range, SortOrder, SortTarget};
@@ -38,6 +38,7 @@ fn command() -> impl Strategy<Value = Command> {
         auth_command().prop_map(Command::Auth),
         any::<u32>().prop_map(|level| Command::RaiseFeatureLevel { level }),
         lease_command(),
+        membership_command().prop_map(Command::Membership),
     ]
 }
 
@@ -45,6 +46,23 @@ fn caller() -> impl Strategy<Value = Option<Caller>> {
     let user =
         ("\\PC{0,5}", any::<u64>()).prop_map(|(name, revision)| Caller::User { name, revision });
     prop::option::of(prop_oneof![user, Just(Caller::Cluster)])
+}
+
+fn membership_command() -> impl Strategy<Value = MembershipCommand> {
+    let id = || any::<u64>().prop_map(NodeId);
+    let addresses = || prop::collection::vec("[a-z]{0,4}:[0-9]{1,4}", 0..3);
+    prop_oneof![
+        (id(), addresses(), any::<bool>()).prop_map(|(id, peer_addresses, learner)| {
+            MembershipCommand::Add { id, peer_addresses, learner }
+        }),
+        id().prop_map(|id| MembershipCommand::Promote { id }),
+        id().prop_map(|id| MembershipCommand::Remove { id }),
+        (id(), addresses())
+            .prop_map(|(id, peer_addresses)| MembershipCommand::Update { id, peer_addresses }),
+        prop::collection::vec(member(), 0..3)
+            .prop_map(|founders| MembershipCommand::Found { founders }),
+        Just(MembershipCommand::Refuse { refusal: MembershipRefusal::Unhealthy }),
+    ]
 }
 
 fn lease_command() -> impl Strategy<Value = Command> {
@@ -180,6 +198,22 @@ fn a_count_alone_allocates_nothing() {
 }
 
 /// Every form of every field once.
+fn golden_membership(member: Member) -> impl Iterator<Item = Command> {
+    let changes = [
+        MembershipCommand::Add {
+            id: NodeId(14),
+            peer_addresses: vec!["host:2380".to_owned()],
+            learner: true,
+        },
+        MembershipCommand::Promote { id: NodeId(15) },
+        MembershipCommand::Remove { id: NodeId(16) },
+        MembershipCommand::Update { id: NodeId(17), peer_addresses: vec!["other:2380".to_owned()] },
+        MembershipCommand::Found { founders: vec![member] },
+        MembershipCommand::Refuse { refusal: MembershipRefusal::LearnerNotReady },
+    ];
+    changes.into_iter().map(Command::Membership)
+}
+
 fn golden_envelopes() -> Vec<Envelope> {
     let text = |text: &'static str| Bytes::from_static(text.as_bytes());
     let key = || KeyRange::Key(text("key"));
@@ -227,7 +261,7 @@ fn golden_envelopes() -> Vec<Envelope> {
         Command::DeleteRange(DeleteRange { keys: key(), prev_kv: true }),
         Command::Txn(txn),
         Command::Compact { revision: 5 },
-        Command::RegisterMember(member),
+        Command::RegisterMember(member.clone()),
         Command::RaiseFeatureLevel { level: 2 },
         Command::LeaseTick { clock_ms: 7, revoke_max: 8 },
         Command::LeaseGrant { id: -9, ttl_s: 10 },
@@ -243,7 +277,7 @@ fn golden_envelopes() -> Vec<Envelope> {
         caller: None,
         command,
     };
-    commands.into_iter().map(wrap).collect()
+    commands.into_iter().chain(golden_membership(member)).map(wrap).collect()
 }
 
 #[test]

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use store::command::{
-    Command, Compare, CompareResult, CompareTarget, DeleteRange, Member, Put, SessionId, Txn, TxnOp,
+    Command, Compare, CompareResult, CompareTarget, DeleteRange, ListedMember, Member,
+    MembershipCommand, MembershipRefusal, Put, SessionId, Txn, TxnOp,
 };
 use store::range::{KeyRange, KeyValue, Projection, Range, SortOrder, SortTarget};
 use store::reply::{Outcome, RangeReply, StoreError, TxnOpReply, TxnReply};
@@ -32,6 +33,11 @@ fn run_all(pattern: &str) {
     for path in paths {
         goldenscript::run(&mut World::default(), &path).expect("the script is readable");
     }
+}
+
+#[test]
+fn member_table() {
+    run_all("member_table");
 }
 
 #[test]
@@ -130,6 +136,15 @@ impl goldenscript::Runner for World {
             }
             "leases" => actor.leases()?,
             "member" => actor.enter(Command::RegisterMember(words.member()?)),
+            "found" | "add" | "promote" | "remove" | "update" => {
+                let change = words.membership(&command.name)?;
+                actor.enter(Command::Membership(change))
+            }
+            "object" => {
+                let refusal = MembershipRefusal::Unhealthy;
+                actor.enter(Command::Membership(MembershipCommand::Refuse { refusal }))
+            }
+            "table" => actor.table()?,
             "raise" => actor.enter(Command::RaiseFeatureLevel { level: words.number("")? }),
             "get" => show_range(&actor.group.range(&words.range()?)),
             "open" | "request" => actor.request(&mut words)?,
@@ -277,6 +292,23 @@ impl Actor {
         for member in reader.members()? {
             let Member { id, name, directory_id, feature_level, .. } = member;
             writeln!(out, "member {id} {name} directory={directory_id} speaks={feature_level}")?;
+        }
+        Ok(out)
+    }
+
+    fn table(&self) -> Answer {
+        let reader = self.group.machine.reader();
+        let Some(table) = reader.member_table()? else { return Ok("not founded\n".to_owned()) };
+        let mut out = format!("changed at {}\n", table.changed_at);
+        for ListedMember { member, learner } in reader.listed_members()? {
+            let Member { id, name, peer_addresses, .. } = member;
+            let role = if learner { "learner" } else { "voter" };
+            let started = if table.started.contains(&id) { "started" } else { "never started" };
+            writeln!(out, "{id} {name:?} {role} at {peer_addresses:?}, {started}")?;
+        }
+        for id in table.removed {
+            assert!(reader.is_removed_member(id)?);
+            writeln!(out, "{id} was removed")?;
         }
         Ok(out)
     }
@@ -437,6 +469,31 @@ impl Words<'_> {
         })
     }
 
+    /// `found ID...`, `add ID at=ADDRESS [learner]`, `promote ID`, `remove ID`, `update ID at=...`
+    fn membership(&mut self, what: &str) -> Result<MembershipCommand, Box<dyn Error>> {
+        let at = self.0.take_key("at").unwrap_or("nowhere").to_owned();
+        let id = NodeId(self.number("")?);
+        let peer_addresses = vec![at];
+        Ok(match what {
+            "found" => {
+                let rest: Result<Vec<u64>, _> = self.flags().iter().map(|id| id.parse()).collect();
+                let founder = |id: u64| {
+                    let peer_addresses = vec![format!("founder{id}")];
+                    Member { id: NodeId(id), peer_addresses, ..Member::default() }
+                };
+                let founders = [id.0].into_iter().chain(rest?).map(founder).collect();
+                MembershipCommand::Found { founders }
+            }
+            "add" => {
+                let learner = self.flags().iter().any(|flag| flag == "learner");
+                MembershipCommand::Add { id, peer_addresses, learner }
+            }
+            "promote" => MembershipCommand::Promote { id },
+            "remove" => MembershipCommand::Remove { id },
+            _ => MembershipCommand::Update { id, peer_addresses },
+        })
+    }
+
     fn watch(&mut self) -> Result<WatchRequest, Box<dyn Error>> {
         let watch_id = self.0.take_key("id").map(str::parse).transpose()?;
         let start_revision = self.number_or("start", 0)?;
@@ -562,6 +619,11 @@ fn show_outcome(result: &Result<Outcome, StoreError>) -> String {
         pairs.iter().map(|pair| format!("  was {}\n", show(pair))).collect()
     };
     match outcome {
+        Outcome::Members(members) => {
+            let ids: Vec<String> =
+                members.iter().map(|listed| listed.member.id.to_string()).collect();
+            format!("members {}\n", ids.join(" "))
+        }
         Outcome::Put { revision, previous } => {
             format!("revision {revision}\n{}", pairs(previous.as_slice()))
         }
