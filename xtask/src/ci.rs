@@ -5,11 +5,13 @@
 //! `.ci/run` does first.
 
 mod client_cluster;
+mod differential;
 mod etcdctl_suite;
 mod failover_steps;
 mod rust_client_suite;
 mod shell;
 mod simulation_steps;
+mod stock_etcd;
 mod tally;
 
 use std::path::{Path, PathBuf};
@@ -60,7 +62,7 @@ impl Context {
 /// A step's name on the command line, and what it does.
 type Step = (&'static str, fn(&Context, &mut Tally));
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", tidy),
@@ -68,6 +70,7 @@ const STEPS: [Step; 8] = [
     ("simulation", simulation_steps::run),
     ("failover", failover_steps::run),
     ("etcdctl", etcdctl_suite::run),
+    ("etcdctl-differential", differential::run),
     ("rust-client", rust_client_suite::run),
 ];
 

@@ -11,7 +11,10 @@ use super::Context;
 
 /// Away from a cluster that a developer keeps, and below the ports that the system hands out:
 /// members listen on 9879, 19879, 29879.
-const OFFSET: u16 = 7_500;
+pub(super) const OFFSET: u16 = 7_500;
+
+/// For a second cluster at the same time.
+pub(super) const SECOND_OFFSET: u16 = 7_600;
 
 /// How long a cluster may take to stop when asked to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -22,6 +25,7 @@ pub(super) struct AnnouncedMember {
     pub(super) name: String,
     pub(super) process_id: String,
     pub(super) etcd: String,
+    pub(super) peer: String,
 }
 
 /// A running cluster of three.
@@ -35,11 +39,21 @@ pub(super) struct ClientCluster {
 impl ClientCluster {
     /// Starts one with fresh data and waits until it is ready.
     pub(super) fn start(context: &Context, name: &str) -> Result<ClientCluster, String> {
+        ClientCluster::start_at(context, name, context.etcd_binary.as_deref(), OFFSET)
+    }
+
+    /// Starts one of ours, or of stock etcd servers.
+    pub(super) fn start_at(
+        context: &Context,
+        name: &str,
+        etcd_binary: Option<&Path>,
+        offset: u16,
+    ) -> Result<ClientCluster, String> {
         let data_dir = context.scratch(name)?;
         let mut command = Command::new(context.binary("release"));
-        command.args(["dev", "--json", "--restart", "--offset", &OFFSET.to_string()]);
+        command.args(["dev", "--json", "--restart", "--offset", &offset.to_string()]);
         command.arg("--data-dir").arg(&data_dir);
-        if let Some(binary) = &context.etcd_binary {
+        if let Some(binary) = etcd_binary {
             command.arg("--etcd-binary").arg(binary);
         }
         ClientCluster::from_command(&mut command, &data_dir)
@@ -68,6 +82,13 @@ impl ClientCluster {
 
     /// Asks it to stop; it must do so by itself and say that all went well.
     pub(super) fn stop(mut self) -> Result<(), String> {
+        self.ask_to_stop()
+    }
+
+    fn ask_to_stop(&mut self) -> Result<(), String> {
+        if let Ok(Some(status)) = self.child.try_wait() {
+            return Err(format!("the cluster had already ended with {status}"));
+        }
         signal(&self.child.id().to_string(), "-INT")?;
         let give_up = Instant::now() + STOP_TIMEOUT;
         while Instant::now() < give_up {
@@ -83,7 +104,9 @@ impl ClientCluster {
 
 impl Drop for ClientCluster {
     fn drop(&mut self) {
-        // Killing the parent closes the pipes of its members, which end them.
+        // Nothing to do after `stop`. Killing the parent closes the pipes of its members, which
+        // end ours; stock servers end only when the parent stops them.
+        drop(self.ask_to_stop());
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -106,6 +129,7 @@ fn parse(line: &str) -> Result<AnnouncedMember, String> {
         name: text("name").ok_or_else(malformed)?,
         process_id: digits.to_owned(),
         etcd: text("etcd").ok_or_else(malformed)?,
+        peer: text("peer").ok_or_else(malformed)?,
     })
 }
 
@@ -118,7 +142,7 @@ mod tests {
         let line = r#"{"name":"n2","pid":4711,"etcd":"127.0.0.1:12379","peer":"p","admin":"a"}"#;
         let member = parse(line).expect("well formed");
         assert_eq!((member.name.as_str(), member.process_id.as_str()), ("n2", "4711"));
-        assert_eq!(member.etcd, "127.0.0.1:12379");
+        assert_eq!((member.etcd.as_str(), member.peer.as_str()), ("127.0.0.1:12379", "p"));
         assert!(parse("Ready.").is_err());
     }
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::Context;
 use super::client_cluster::{ClientCluster, signal};
-use super::shell::{Said, ensure_installed, is_installed, listen, output, run_to_end};
+use super::shell::{Said, ensure_installed, listen, output};
+use super::stock_etcd;
 use super::tally::Tally;
 
 /// How long a killed leader may go unreplaced, from a user's point of view.
@@ -25,21 +26,10 @@ const TOO_LARGE_BYTES: usize = 1_700_000;
 pub(super) fn run(context: &Context, tally: &mut Tally) {
     let debian = ensure_installed("etcdctl", "etcd-client").map(|()| PathBuf::from("etcdctl"));
     run_binary(context, tally, "Debian's etcdctl", debian);
-    if is_installed("go") {
-        run_binary(context, tally, "etcdctl 3.6", build_newest(context));
-    } else {
-        println!("etcdctl 3.6 is left out: there is no Go to build it with");
+    match stock_etcd::newest(context) {
+        Some(newest) => run_binary(context, tally, "etcdctl 3.6", newest.map(|etcd| etcd.etcdctl)),
+        None => println!("skip  etcdctl 3.6: there is no Go to build it with"),
     }
-}
-
-/// Go caches what it has built.
-fn build_newest(context: &Context) -> Result<PathBuf, String> {
-    let binary = context.target.join("ci").join("etcdctl-3.6");
-    let mut build = Command::new("go");
-    build.args(["build", "-o"]).arg(&binary).arg("go.etcd.io/etcd/etcdctl/v3");
-    build.current_dir(context.root.join("xtask/clients/etcdctl"));
-    run_to_end(&mut build)?;
-    Ok(binary)
 }
 
 fn run_binary(context: &Context, tally: &mut Tally, title: &str, binary: Result<PathBuf, String>) {

@@ -1,7 +1,7 @@
 //! Running programs and reading what they say; installing those that are missing.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What a program said and how it ended.
@@ -52,33 +52,38 @@ pub(crate) fn ensure_installed(program: &str, package: &str) -> Result<(), Strin
     if is_installed(program) {
         return Ok(());
     }
-    let root = output(Command::new("id").arg("-u"))?.trim() == "0";
-    let apt = |arguments: &[&str]| {
-        let mut command = if root {
-            Command::new("apt-get")
-        } else {
-            let mut sudo = Command::new("sudo");
-            sudo.args(["-n", "apt-get"]);
-            sudo
-        };
-        command.args(["-q", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        output(&mut command)
-    };
     // An index that cannot be refreshed may still be good enough.
-    if let Err(error) = apt(&["update"]) {
+    if let Err(error) = packages(&["update"]) {
         println!("{error}");
     }
-    apt(&["install", "--no-install-recommends", package])?;
+    packages(&["install", "--no-install-recommends", package])?;
     if is_installed(program) {
         return Ok(());
     }
     Err(format!("{program} is missing, and package {package} does not bring it"))
 }
 
+/// Runs Debian's `apt-get`, as root.
+pub(crate) fn packages(arguments: &[&str]) -> Result<String, String> {
+    let root = output(Command::new("id").arg("-u"))?.trim() == "0";
+    let mut command = Command::new(if root { "apt-get" } else { "sudo" });
+    if !root {
+        command.args(["-n", "apt-get"]);
+    }
+    command.args(["-q", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    output(&mut command)
+}
+
 /// Whether `program` is on the path.
 pub(crate) fn is_installed(program: &str) -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&paths).any(|directory| is_executable(&directory.join(program)))
+    installed(program).is_some()
+}
+
+/// Where on the path `program` is.
+pub(crate) fn installed(program: &str) -> Option<PathBuf> {
+    let paths = std::env::var_os("PATH")?;
+    let mut candidates = std::env::split_paths(&paths).map(|directory| directory.join(program));
+    candidates.find(|candidate| is_executable(candidate))
 }
 
 fn is_executable(path: &Path) -> bool {
