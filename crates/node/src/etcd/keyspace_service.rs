@@ -6,22 +6,25 @@
 //! (bulkhead).
 
 use super::deadline::Deadline;
-use super::limits::{INLINE_PAIRS, LARGE_READS, REPLY_BUDGET_BYTES};
+use super::limits::{
+    INLINE_PAIRS, LARGE_READS, RANGE_PART_BYTES, RANGE_STREAMS, REPLY_BUDGET_BYTES,
+};
 use super::refusal;
 use super::reply_budget::ReplyBudget;
 use super::services::etcdserverpb::kv_server::Kv;
+use super::streamed_reply::{StreamedReply, streamed};
 use crate::NodeHandle;
 use clocks::{GroupId, Term};
 use prost::Message;
 use std::sync::Arc;
-use store::Reader;
-use store::StoreFailure;
 use store::command::{Command, Txn, TxnOp};
 use store::range::{KeyRange, Range, Revision};
 use store::reply::{Outcome, StoreError};
+use store::{RangeCursor, Reader, StoreFailure, StreamError};
 use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
+use wire::etcd::errors::TOO_MANY_REQUESTS;
 use wire::etcd::keyspace_reply::Answerer;
 use wire::etcd::keyspace_request::{self as request, Consistency, TxnPlan};
 use wire::etcd::{ProtocolError, pb};
@@ -33,13 +36,16 @@ type ReadResult<T> = Result<Result<T, StoreError>, StoreFailure>;
 pub(super) struct KeyspaceService {
     handle: NodeHandle,
     large_reads: Arc<Semaphore>,
+    range_streams: Arc<Semaphore>,
     replies: ReplyBudget,
 }
 
 impl KeyspaceService {
     pub(super) fn new(handle: NodeHandle) -> KeyspaceService {
         let large_reads = Arc::new(Semaphore::new(LARGE_READS));
-        KeyspaceService { handle, large_reads, replies: ReplyBudget::new(REPLY_BUDGET_BYTES) }
+        let range_streams = Arc::new(Semaphore::new(RANGE_STREAMS));
+        let replies = ReplyBudget::new(REPLY_BUDGET_BYTES);
+        KeyspaceService { handle, large_reads, range_streams, replies }
     }
 
     pub(super) fn answerer(&self) -> Answerer {
@@ -137,6 +143,32 @@ impl Kv for KeyspaceService {
         let size = move |reader: &Reader| ReadSize::of_range(reader, &asked);
         let reply = self.read(size, move |reader| reader.range(&range)).await?;
         self.admit(self.answerer().range(self.term(), reply))
+    }
+
+    type RangeStreamStream = StreamedReply<pb::RangeStreamResponse>;
+
+    /// Reads part by part from one snapshot, no faster than the client takes them.
+    async fn range_stream(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        let (range, consistency) = request::range_stream(message).map_err(refusal::status)?;
+        let permit = Arc::clone(&self.range_streams).try_acquire_owned();
+        let permit = permit.map_err(|_| refusal::status(TOO_MANY_REQUESTS))?;
+        self.settle(&metadata, consistency).await?;
+        let reader = self.handle.reader(GroupId::KEYSPACE);
+        let reader = reader.map_err(|failure| refusal::failed_read(&failure))?;
+        let cursor = reader.stream(&range).map_err(|error| match error {
+            StreamError::Store(error) => refusal::status(error.into()),
+            StreamError::NotInKeyOrder => unreachable!("refused above"),
+        })?;
+        let (answerer, term) = (self.answerer(), self.term());
+        let read = move |(reader, cursor): &mut (Reader, RangeCursor)| {
+            let chunk = reader.next_chunk(cursor, RANGE_PART_BYTES)?;
+            Ok(chunk.map(|chunk| answerer.range_part(term, reader.revision(), chunk)))
+        };
+        Ok(Response::new(streamed(self.handle.clone(), permit, (reader, cursor), read)))
     }
 
     async fn put(

@@ -54,6 +54,12 @@ pub(super) const REPLY_UNIT_BYTES: usize = 4 * 1024;
 /// … until clients have taken them, and take at most so much memory per runtime.
 pub(super) const REPLY_BUDGET_BYTES: usize = 512 * 1024 * 1024;
 
+/// A part of a RangeStream holds about this many bytes, or one pair (etcd aims at 1.5 MiB).
+pub(super) const RANGE_PART_BYTES: usize = 1024 * 1024;
+
+/// RangeStreams at once, per runtime; each pins a snapshot of the engine.
+pub(super) const RANGE_STREAMS: usize = 256;
+
 /// Parts of a streamed reply that wait for their client.
 pub(super) const STREAMED_PARTS: usize = 2;
 

@@ -79,7 +79,8 @@ impl Maintenance for MaintenanceService {
         }
         errors.extend(alarms(&status).iter().map(described));
         let keyspace = status.groups.iter().find(|group| group.group == GroupId::KEYSPACE);
-        let size = i64::try_from(handle.engine_bytes() + status.log_bytes).unwrap_or(i64::MAX);
+        let size = i64::try_from(handle.engine_bytes()).unwrap_or(i64::MAX);
+        let quota = i64::try_from(handle.quota_bytes()).unwrap_or(i64::MAX);
         Ok(Response::new(pb::StatusResponse {
             header: self.header(self.revision()?),
             version: SERVED_VERSION.to_owned(),
@@ -92,28 +93,37 @@ impl Maintenance for MaintenanceService {
             db_size_in_use: size,
             is_learner: false,
             storage_version: SERVED_CLUSTER_VERSION.to_owned(),
-            db_size_quota: 0,
+            db_size_quota: quota,
             downgrade_info: Some(pb::DowngradeInfo::default()),
         }))
     }
 
-    /// Alarms come and go by themselves here: they can be listed, not set.
+    /// Alarms come and go with their cause here. To disarm one is answered as by etcd, with the
+    /// alarm; it is listed on while its cause lasts. Setting them is refused: they would not stay.
     async fn alarm(
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
+        use pb::alarm_request::AlarmAction;
         let (metadata, _, message) = request.into_parts();
-        if message.action != pb::alarm_request::AlarmAction::Get as i32 {
-            return Err(Status::unimplemented(
-                "quorate: alarms end by themselves when their cause does; they cannot be set",
-            ));
-        }
         let status = self.node_status(&metadata).await?;
-        let wanted = |alarm: &pb::AlarmMember| {
-            (message.alarm == pb::AlarmType::None as i32 || message.alarm == alarm.alarm)
-                && (message.member_id == 0 || message.member_id == alarm.member_id)
-        };
-        let alarms = alarms(&status).into_iter().filter(wanted).collect();
+        let mut alarms = alarms(&status);
+        match AlarmAction::try_from(message.action) {
+            // As in etcd, whichever member is named.
+            Ok(AlarmAction::Get) => {
+                let every = message.alarm == pb::AlarmType::None as i32;
+                alarms.retain(|alarm| every || message.alarm == alarm.alarm);
+            }
+            Ok(AlarmAction::Deactivate) => alarms.retain(|alarm| {
+                message.alarm == alarm.alarm && message.member_id == alarm.member_id
+            }),
+            Ok(AlarmAction::Activate) => {
+                return Err(Status::unimplemented(
+                    "quorate: alarms begin and end with their cause; they cannot be set",
+                ));
+            }
+            Err(_) => alarms.clear(),
+        }
         Ok(Response::new(pb::AlarmResponse { header: self.header(self.revision()?), alarms }))
     }
 
@@ -143,7 +153,8 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        Err(Status::unimplemented("quorate: storage needs no defragmentation"))
+        // Space is reclaimed while the engine runs; there is nothing left to do, and nobody waits.
+        Ok(Response::new(pb::DefragmentResponse::default()))
     }
 
     type SnapshotStream = StreamedReply<pb::SnapshotResponse>;

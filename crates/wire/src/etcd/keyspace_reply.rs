@@ -6,6 +6,7 @@ use clocks::{NodeId, Term};
 use pb::response_op::Response;
 use store::range::{KeyValue, Revision};
 use store::reply::{Outcome, RangeReply, TxnOpReply, TxnReply};
+use store::{RangeChunk, RangeEnd};
 
 /// Who answers: what every reply's header says besides the revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,25 @@ impl Answerer {
     pub fn range(&self, term: Term, reply: RangeReply) -> pb::RangeResponse {
         let header = self.header(reply.revision, term);
         range_response(Some(header), reply)
+    }
+
+    /// Answers a part of a RangeStream on a snapshot of `revision`.
+    #[must_use]
+    pub fn range_part(
+        &self,
+        term: Term,
+        revision: Revision,
+        chunk: RangeChunk,
+    ) -> pb::RangeStreamResponse {
+        let kvs = key_values(chunk.pairs);
+        let part = match chunk.end {
+            None => pb::RangeResponse { kvs, ..pb::RangeResponse::default() },
+            Some(RangeEnd { more, count }) => {
+                let header = Some(self.header(revision, term));
+                pb::RangeResponse { header, kvs, more, count }
+            }
+        };
+        pb::RangeStreamResponse { range_response: Some(part) }
     }
 
     /// Answers a Put.

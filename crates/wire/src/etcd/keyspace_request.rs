@@ -57,6 +57,30 @@ pub fn range(request: pb::RangeRequest) -> Result<(Range, Consistency), Protocol
     Ok((translate_range(request)?, consistency))
 }
 
+/// A RangeStream: nothing that would need all of the range at once.
+pub fn range_stream(request: pb::RangeRequest) -> Result<(Range, Consistency), ProtocolError> {
+    let (range, consistency) = range(request)?;
+    let unimplemented = |message| Err(ProtocolError::of(Code::Unimplemented, message));
+    let in_key_order = match (range.sort_target, range.sort_order) {
+        (_, SortOrder::None) | (SortTarget::Key, SortOrder::Ascend) => true,
+        (_, SortOrder::Ascend | SortOrder::Descend) => false,
+    };
+    if !in_key_order {
+        return unimplemented("RangeStream does not support custom sort orders");
+    }
+    let filters = [
+        range.min_mod_revision,
+        range.max_mod_revision,
+        range.min_create_revision,
+        range.max_create_revision,
+    ];
+    if filters.iter().any(|filter| *filter != 0) {
+        return unimplemented("RangeStream does not support revision filters");
+    }
+    // A target without an order sorts nothing here, unlike in a Range.
+    Ok((Range { sort_target: SortTarget::Key, ..range }, consistency))
+}
+
 /// A Put.
 pub fn put(request: pb::PutRequest) -> Result<Command, ProtocolError> {
     let bytes = request.encoded_len();

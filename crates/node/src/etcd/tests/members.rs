@@ -63,11 +63,27 @@ fn alarms_can_be_listed_as_etcdctl_endpoint_health_does() {
         let list = client.alarm(pb::AlarmRequest::default()).await.unwrap().into_inner();
         assert_eq!(list.alarms[0].member_id, MEMBER.0);
         assert_eq!(list.alarms[0].alarm, pb::AlarmType::Nospace as i32);
-        let disarm = pb::AlarmRequest {
-            action: pb::alarm_request::AlarmAction::Deactivate as i32,
-            ..Default::default()
+        let ask = |action: pb::alarm_request::AlarmAction, member_id, alarm: pb::AlarmType| {
+            pb::AlarmRequest { action: action as i32, member_id, alarm: alarm as i32 }
         };
-        assert_eq!(client.alarm(disarm).await.unwrap_err().code(), Code::Unimplemented);
+        use pb::AlarmType::{Corrupt, Nospace};
+        use pb::alarm_request::AlarmAction::{Activate, Deactivate, Get};
+        // What etcd answers to a disarming, and the alarm stays as long as its cause.
+        let disarm = ask(Deactivate, MEMBER.0, Nospace);
+        let disarmed = client.alarm(disarm).await.unwrap().into_inner();
+        assert_eq!(disarmed.alarms, list.alarms);
+        for other in [ask(Deactivate, MEMBER.0, Corrupt), ask(Deactivate, 7, Nospace)] {
+            assert!(client.alarm(other).await.unwrap().into_inner().alarms.is_empty());
+        }
+        for get in [ask(Get, 0, Nospace), ask(Get, 7, Nospace)] {
+            assert_eq!(client.alarm(get).await.unwrap().into_inner().alarms.len(), 1);
+        }
+        assert!(client.alarm(ask(Get, 0, Corrupt)).await.unwrap().into_inner().alarms.is_empty());
+        let set = client.alarm(ask(Activate, MEMBER.0, Nospace)).await.unwrap_err();
+        assert_eq!(set.code(), Code::Unimplemented);
+        core.feel(|mood| mood.short_of_space.clear());
+        let list = client.alarm(pb::AlarmRequest::default()).await.unwrap().into_inner();
+        assert!(list.alarms.is_empty(), "it went with its cause");
     });
 }
 
