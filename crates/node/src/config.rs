@@ -20,6 +20,7 @@ pub use etcd_flags::{Translated, translate};
 pub use initial_cluster::{ClusterIdentity, ClusterState, InitialMember};
 pub use tls_settings::TlsConfig;
 
+use crate::auto_compaction::Retention;
 use crate::log_disk::SyncForm;
 use crate::log_structured_merge_tree::EngineLimits;
 use listeners::Listeners;
@@ -30,7 +31,7 @@ use std::time::Duration;
 /// Most members of an initial cluster: every one holds a full copy and votes.
 const INITIAL_MEMBERS_MAX: usize = 9;
 /// Highest feature level that this build speaks.
-const FEATURE_LEVEL: u32 = 2;
+pub(crate) const FEATURE_LEVEL: u32 = 2;
 /// Most members of a cluster to join, learners included.
 const MEMBERS_MAX: usize = 64;
 /// Names end up in file names, tables and URLs.
@@ -79,6 +80,14 @@ pub struct Settings {
     pub reserve_mib: Option<u64>,
     /// Threads that serve clients.
     pub front_ends: Option<usize>,
+    /// Make a cluster of its own of a lone survivor, at this start.
+    pub force_new_cluster: Option<bool>,
+    /// Bytes of the state above which whatever puts is refused; 0 or less: no such bound.
+    pub quota_backend_bytes: Option<i64>,
+    /// `periodic` or `revision`: what `auto-compaction-retention` counts.
+    pub auto_compaction_mode: Option<String>,
+    /// How much history is kept (hours, a duration, or revisions); 0: all of it.
+    pub auto_compaction_retention: Option<String>,
     /// Hidden, for tests: hold unsynced log writes in memory, so that a kill is a power loss.
     pub test_power_loss: Option<bool>,
     /// Hidden, for tests: the planted bug; needs `test-power-loss`.
@@ -167,6 +176,12 @@ pub struct NodeConfig {
     pub reserve_bytes: u64,
     /// Threads that serve clients.
     pub front_ends: usize,
+    /// Whether this start makes a cluster of its own of a lone survivor.
+    pub force_new_cluster: bool,
+    /// Bytes of the state above which whatever puts is refused; 0: none.
+    pub quota_bytes: u64,
+    /// How much history is kept, if not all.
+    pub retention: Option<Retention>,
     /// How the log syncs; anything but `Real` only for tests.
     pub sync_form: SyncForm,
     /// For tests: a file that says how many bytes are free.
@@ -231,6 +246,7 @@ impl Settings {
             peer_cert_allowed_cn peer_cert_allowed_hostname peer_auto_tls
             peer_skip_client_san_verification
             self_signed_cert_validity tls_min_version tls_max_version cipher_suites
+            force_new_cluster quota_backend_bytes auto_compaction_mode auto_compaction_retention
             test_power_loss test_no_sync test_free_space_file test_feature_level
         }
     }
@@ -279,6 +295,12 @@ impl Settings {
                 self.reserve_mib.unwrap_or(DEFAULT_RESERVE_MIB),
             )?,
             front_ends: self.front_ends.unwrap_or_else(default_front_ends),
+            force_new_cluster: self.force_new_cluster.unwrap_or(false),
+            quota_bytes: self.quota_backend_bytes.unwrap_or(0).try_into().unwrap_or(0),
+            retention: Retention::parse(
+                self.auto_compaction_mode.as_deref(),
+                self.auto_compaction_retention.as_deref(),
+            )?,
             sync_form,
             free_space_file: self.test_free_space_file,
             feature_level: self.test_feature_level.unwrap_or(FEATURE_LEVEL).min(FEATURE_LEVEL),

@@ -1,11 +1,15 @@
-//! Free disk space against a reserve: below it the node says so to the log machine, which then
-//! refuses writes before proposing them; the reserve is what compaction and the log still need.
+//! Free disk space against a reserve, and the state against its quota: when either is short the
+//! node says so to the log machine, which then refuses writes before proposing them; the reserve is
+//! what compaction and the log still need.
 
 use crate::LogInput;
+use crate::state_quota::StateQuota;
 use crate::update_queue::UpdateQueue;
 use replica::LogEvent;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use store::Engine;
 use tokio::sync::watch;
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -40,26 +44,55 @@ impl FreeSpace {
     /// Looks once a second until the node stops, and tells of every change.
     pub(crate) async fn watch(
         self,
+        state: StateSize,
         log: UpdateQueue<LogInput>,
         mut stopping: watch::Receiver<bool>,
     ) {
-        let mut short = false;
+        let (mut short, mut full, mut told) = (false, false, false);
         loop {
             match self.measure() {
-                Ok(free) if self.is_short(free, short) != short => {
-                    short = !short;
-                    let mib = free >> 20;
-                    tracing::warn!(short, "{mib} MiB of disk space are free");
-                    log.push(LogEvent::ShortOfSpace(short).into());
+                Ok(free) => {
+                    state.quota.note_room(free.saturating_sub(self.reserve_bytes));
+                    if self.is_short(free, short) != short {
+                        short = !short;
+                        let mib = free >> 20;
+                        tracing::warn!(short, "{mib} MiB of disk space are free");
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => tracing::warn!("{error}"),
+            }
+            full = state.look(full);
+            if told != (short || full) {
+                told = !told;
+                log.push(LogEvent::ShortOfSpace(told).into());
             }
             let stopped = tokio::time::timeout(INTERVAL, stopping.wait_for(|stopping| *stopping));
             if stopped.await.is_ok() {
                 return;
             }
         }
+    }
+}
+
+/// The state, and what it may take.
+pub(crate) struct StateSize {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) quota: Arc<StateQuota>,
+}
+
+impl StateSize {
+    /// Whether the state is too large, given whether it was; then what was deleted is to make room.
+    fn look(&self, was_full: bool) -> bool {
+        let size = self.engine.disk_bytes();
+        let full = self.quota.is_exceeded(size, was_full);
+        if full != was_full {
+            let quota = self.quota.bytes();
+            tracing::warn!(full, "the state takes {size} bytes of its quota of {quota}");
+        }
+        if full {
+            self.engine.reclaim();
+        }
+        full
     }
 }
 

@@ -14,8 +14,10 @@ use lsm_tree::{AbstractTree, AnyTree, Cache, DescriptorTable, Guard, SequenceNum
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use store::{Engine, EngineError, EngineSnapshot, Pair, WriteBatch};
 
 /// What the engine may take.
@@ -31,6 +33,8 @@ pub struct EngineLimits {
     pub unmerged_tables: usize,
     /// Files kept open.
     pub open_files: usize,
+    /// Space of what was deleted is reclaimed no more often.
+    pub reclaim_interval: Duration,
 }
 
 impl Default for EngineLimits {
@@ -41,9 +45,13 @@ impl Default for EngineLimits {
             sealed_buffers: 3,
             unmerged_tables: 24,
             open_files: 512,
+            reclaim_interval: Duration::from_secs(5),
         }
     }
 }
+
+/// Tables that a merge of everything makes, as large as those of other merges.
+const RECLAIMED_TABLE_BYTES: u64 = 64 << 20;
 
 /// The engine in one directory, with its background thread.
 pub struct LsmEngine {
@@ -56,6 +64,8 @@ struct Shared {
     limits: EngineLimits,
     /// Numbers batches and versions of the tree alike.
     sequence: SequenceNumberCounter,
+    /// Deletions since the last time that their space was reclaimed.
+    deletions: AtomicU64,
     /// Held for the length of a batch, so that a write buffer is sealed only between batches.
     writer: Mutex<()>,
     snapshots: Mutex<Snapshots>,
@@ -76,6 +86,9 @@ struct Snapshots {
 #[derive(Default)]
 struct Chores {
     wanted: bool,
+    /// All tables are to be merged into one run, which leaves out what was deleted.
+    reclaim: bool,
+    reclaimed_at: Option<Instant>,
     stopping: bool,
     failure: Option<EngineError>,
 }
@@ -100,6 +113,7 @@ impl LsmEngine {
             tree,
             limits,
             sequence,
+            deletions: AtomicU64::new(1),
             writer: Mutex::default(),
             snapshots: Mutex::new(snapshots),
             chores: Mutex::default(),
@@ -138,7 +152,10 @@ impl Engine for LsmEngine {
         for (key, change) in changes {
             match change {
                 Some(value) => shared.tree.insert(key, value, number),
-                None => shared.tree.remove(key, number),
+                None => {
+                    shared.deletions.fetch_add(1, Ordering::Relaxed);
+                    shared.tree.remove(key, number)
+                }
             };
         }
         lock(&shared.snapshots).published = number + 1;
@@ -170,7 +187,18 @@ impl Engine for LsmEngine {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.shared.tree.disk_space()
+        self.shared.tree.disk_space() + self.shared.tree.active_memtable().size()
+    }
+
+    fn reclaim(&self) {
+        let shared = &*self.shared;
+        let mut chores = lock(&shared.chores);
+        let recently =
+            chores.reclaimed_at.is_some_and(|at| at.elapsed() < shared.limits.reclaim_interval);
+        if !recently && shared.deletions.load(Ordering::Relaxed) > 0 {
+            (chores.wanted, chores.reclaim) = (true, true);
+            shared.chore_wanted.notify_one();
+        }
     }
 }
 
@@ -237,8 +265,10 @@ impl Shared {
                 return;
             }
             chores.wanted = false;
+            let reclaim = std::mem::take(&mut chores.reclaim);
             drop(chores);
             let result = self.flush_sealed().and_then(|()| self.merge());
+            let result = if reclaim { result.and_then(|()| self.reclaim()) } else { result };
             let mut chores = lock(&self.chores);
             if let Err(error) = result {
                 tracing::error!("the storage engine stops taking writes: {error}");
@@ -247,6 +277,18 @@ impl Shared {
             drop(chores);
             self.chore_done.notify_all();
         }
+    }
+
+    /// Merges everything into one run without what was deleted.
+    fn reclaim(&self) -> Result<(), EngineError> {
+        self.deletions.store(0, Ordering::Relaxed);
+        let writing = lock(&self.writer);
+        self.tree.rotate_memtable();
+        drop(writing);
+        self.flush_sealed()?;
+        let reclaimed = self.tree.major_compact(RECLAIMED_TABLE_BYTES, self.oldest_needed());
+        lock(&self.chores).reclaimed_at = Some(Instant::now());
+        reclaimed.map_err(failed)
     }
 
     /// Merges tables until the strategy finds nothing more to do, or flushes are due.

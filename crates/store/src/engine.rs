@@ -60,8 +60,12 @@ pub trait Engine: Send + Sync {
     /// Returns once everything written before the call is durable.
     fn flush(&self) -> Result<(), EngineError>;
 
-    /// Bytes on disk, for reports.
+    /// Bytes on disk and on their way there, for reports and quotas.
     fn disk_bytes(&self) -> u64;
+
+    /// Asks for the space of what was deleted, soon and beside everything else; an engine may give
+    /// it back by itself.
+    fn reclaim(&self) {}
 }
 
 /// The engine failed; the node stops, since its state can no longer be trusted.

@@ -4,7 +4,6 @@
 use super::*;
 use proptest::prelude::*;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 use store::MemEngine;
 
 /// Small on purpose, so that buffers are sealed and tables merge.
@@ -14,6 +13,7 @@ const TINY: EngineLimits = EngineLimits {
     sealed_buffers: 1,
     unmerged_tables: 4,
     open_files: 16,
+    reclaim_interval: Duration::ZERO,
 };
 
 fn open(directory: &Path) -> LsmEngine {
@@ -24,6 +24,7 @@ fn open(directory: &Path) -> LsmEngine {
 enum Step {
     Write(Vec<(u8, Option<u8>)>),
     Flush,
+    Reclaim,
     Reopen,
     Scan { from: Bound<u8>, to: Bound<u8> },
     Snapshot,
@@ -39,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => proptest::collection::vec(change, 0..12).prop_map(Step::Write),
         1 => Just(Step::Flush),
+        1 => Just(Step::Reclaim),
         1 => Just(Step::Reopen),
         3 => (bound.clone(), bound).prop_map(|(from, to)| Step::Scan { from, to }),
         2 => Just(Step::Snapshot),
@@ -90,6 +92,7 @@ proptest! {
                     model.write(batch(changes)).expect("write");
                 }
                 Step::Flush => engine.flush().expect("flush"),
+            Step::Reclaim => engine.reclaim(),
                 Step::Reopen => {
                     snapshots.clear();
                     engine.flush().expect("flush");
@@ -169,6 +172,36 @@ fn memory_is_released_once_buffers_have_left() {
     assert!(buffered < 4 * TINY.buffer_bytes, "{buffered} bytes still in write buffers");
     assert!(engine.disk_bytes() > 200_000);
     assert_eq!(everything(&*engine.snapshot()).len(), 2000);
+}
+
+#[test]
+fn the_space_of_what_was_deleted_comes_back_without_another_write() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let engine = open(directory.path());
+    let key = |number: u32| Bytes::from(number.to_be_bytes().to_vec());
+    let snapshot = engine.snapshot();
+    for number in 0..2000 {
+        let mut batch = WriteBatch::default();
+        batch.put(key(number), Bytes::from(vec![7; 100]));
+        engine.write(batch).expect("write");
+    }
+    drop(snapshot);
+    engine.flush().expect("flush");
+    let full = engine.disk_bytes();
+    for number in 0..2000 {
+        let mut batch = WriteBatch::default();
+        batch.delete(key(number));
+        engine.write(batch).expect("write");
+    }
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while engine.disk_bytes() > full / 20 {
+        assert!(Instant::now() < give_up, "{} of {full} bytes are left", engine.disk_bytes());
+        engine.reclaim();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(everything(&*engine.snapshot()).len(), 0);
+    drop(engine);
+    assert_eq!(everything(&*open(directory.path()).snapshot()).len(), 0);
 }
 
 /// Set in the process that is to be killed.

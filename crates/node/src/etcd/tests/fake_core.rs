@@ -129,6 +129,7 @@ fn new_handle() -> NodeHandle {
         watches: WatchStreams::new(),
         meters: Arc::new(Meters::default()),
         log_bytes: AtomicU64::new(0),
+        quota: Arc::default(),
         compacted: tokio::sync::watch::channel(0).0,
         stopping: tokio::sync::watch::channel(false).0,
     };
