@@ -7,6 +7,7 @@
 use crate::applied_lease_clock::AppliedLeaseClock;
 use crate::correlation_identifier::PendingReplies;
 use crate::meters::{Gauge, Meters, resident_memory_bytes};
+use crate::state_quota::StateQuota;
 use crate::update_queue::{Refused, UpdateQueue};
 use crate::watch_streams::{WatchReceiver, WatchSender, WatchStreams};
 use crate::{LogInput, monotonic_now};
@@ -71,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) meters: Arc<Meters>,
     /// Bytes that the log takes on disk, as of about a second ago.
     pub(crate) log_bytes: AtomicU64,
+    /// What the state may take.
+    pub(crate) quota: Arc<StateQuota>,
     /// The keyspace holds nothing that was superseded at or before this revision.
     pub(crate) compacted: watch::Sender<Revision>,
     /// Turns true once the node stops.
@@ -277,6 +280,12 @@ impl NodeHandle {
         self.shared.engine.disk_bytes()
     }
 
+    /// The quota set for them; zero if none was.
+    #[must_use]
+    pub fn quota_bytes(&self) -> u64 {
+        self.shared.quota.bytes()
+    }
+
     /// The engine under every group's state.
     #[must_use]
     pub fn engine(&self) -> &Arc<dyn Engine> {
@@ -302,7 +311,9 @@ impl NodeHandle {
     #[must_use]
     pub fn metrics_text(&self) -> String {
         let keyspace = GroupId::KEYSPACE;
-        let engine_bytes = self.engine_bytes() as f64;
+        let engine_bytes = self.engine_bytes();
+        let ceiling = self.shared.quota.ceiling(engine_bytes) as f64;
+        let engine_bytes = engine_bytes as f64;
         let leader = self.leader(keyspace);
         let watch = self.shared.watches.stats();
         let gauge = |name, help, value| Gauge { name, help, value };
@@ -346,6 +357,11 @@ impl NodeHandle {
             ),
             gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the engine.", engine_bytes),
             gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the engine.", engine_bytes),
+            gauge(
+                "etcd_server_quota_backend_bytes",
+                "What the engine may take: the quota, or else what the disk has above the reserve.",
+                ceiling,
+            ),
             gauge(
                 "process_resident_memory_bytes",
                 "Resident memory.",

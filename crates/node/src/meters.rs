@@ -78,16 +78,23 @@ impl Histogram {
 
     fn render(&self, name: &str, help: &str, text: &mut String) {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
+        self.render_series(name, "", text);
+    }
+
+    /// One series of a family; `labels` end with a comma, or are empty.
+    pub(crate) fn render_series(&self, name: &str, labels: &str, text: &mut String) {
         let mut counted = 0;
         for (bucket, count) in self.buckets[..BUCKETS].iter().enumerate() {
             counted += count.load(Ordering::Relaxed);
             let bound = upper_bound(bucket).as_secs_f64();
-            let _ = writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {counted}");
+            let _ = writeln!(text, "{name}_bucket{{{labels}le=\"{bound}\"}} {counted}");
         }
         counted += self.buckets[BUCKETS].load(Ordering::Relaxed);
         let seconds = self.total_nanos.load(Ordering::Relaxed) as f64 / 1e9;
-        let _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {counted}");
-        let _ = writeln!(text, "{name}_sum {seconds}\n{name}_count {counted}");
+        let _ = writeln!(text, "{name}_bucket{{{labels}le=\"+Inf\"}} {counted}");
+        let labels = labels.trim_end_matches(',');
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let _ = writeln!(text, "{name}_sum{labels} {seconds}\n{name}_count{labels} {counted}");
     }
 }
 
@@ -106,6 +113,8 @@ pub struct PeerMeters {
     pub dropped: Counter,
     /// Connections that came up.
     pub connections: Counter,
+    /// From a heartbeat to its answer, while this member leads.
+    pub round_trip: Histogram,
 }
 
 /// Everything counted.
@@ -121,6 +130,8 @@ pub struct Meters {
     pub failed_requests: Counter,
     /// Requests refused because a queue was full.
     pub overloaded: Counter,
+    /// Batches of entries that took long to apply.
+    pub slow_applies: Counter,
     /// Changes of the keyspace's leader that this node saw.
     pub leader_changes: Counter,
     /// Bytes received from clients.
@@ -170,9 +181,10 @@ impl Meters {
         text
     }
 
-    fn counters(&self) -> [(&'static str, &'static str, &Counter); 6] {
+    fn counters(&self) -> [(&'static str, &'static str, &Counter); 7] {
         [
             ("etcd_server_leader_changes_seen_total", "Leader changes seen.", &self.leader_changes),
+            ("etcd_server_slow_apply_total", "Applied slowly.", &self.slow_applies),
             (
                 "etcd_server_proposals_failed_total",
                 "Requests that ended with an error.",
@@ -219,26 +231,42 @@ impl Meters {
 
     fn render_peers(&self, text: &mut String) {
         type Pick = fn(&PeerMeters) -> &Counter;
-        let rows: [(&str, &str, Pick); 4] = [
-            ("etcd_network_peer_sent_bytes_total", "Bytes sent to the peer.", |peer| {
+        // The labels are etcd's.
+        let rows: [(&str, &str, &str, Pick); 4] = [
+            ("etcd_network_peer_sent_bytes_total", "Bytes sent to the peer.", "To", |peer| {
                 &peer.sent_bytes
             }),
-            ("etcd_network_peer_received_bytes_total", "Bytes received from the peer.", |peer| {
-                &peer.received_bytes
-            }),
-            ("etcd_network_peer_sent_failures_total", "Messages to the peer dropped.", |peer| {
-                &peer.dropped
-            }),
-            ("quorate_peer_connections_total", "Connections with the peer that came up.", |peer| {
-                &peer.connections
-            }),
+            (
+                "etcd_network_peer_received_bytes_total",
+                "Bytes received from the peer.",
+                "From",
+                |peer| &peer.received_bytes,
+            ),
+            (
+                "etcd_network_peer_sent_failures_total",
+                "Messages to the peer dropped.",
+                "To",
+                |peer| &peer.dropped,
+            ),
+            (
+                "quorate_peer_connections_total",
+                "Connections with the peer that came up.",
+                "To",
+                |peer| &peer.connections,
+            ),
         ];
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, help, pick) in rows {
+        for (name, help, label, pick) in rows {
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
             for (peer, meters) in &*peers {
-                let _ = writeln!(text, "{name}{{peer=\"{peer}\"}} {}", pick(meters).get());
+                let _ = writeln!(text, "{name}{{{label}=\"{peer}\"}} {}", pick(meters).get());
             }
+        }
+        let name = "etcd_network_peer_round_trip_time_seconds";
+        let help = "From a heartbeat to its answer, while this member leads.";
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} histogram");
+        for (peer, meters) in &*peers {
+            meters.round_trip.render_series(name, &format!("To=\"{peer}\","), text);
         }
     }
 }
@@ -287,7 +315,7 @@ mod tests {
         let gauge = Gauge { name: "etcd_server_has_leader", help: "Has it?", value: 1.0 };
         let text = meters.render(&[gauge]);
         assert!(text.contains("etcd_server_has_leader 1\n"));
-        assert!(text.contains("etcd_network_peer_sent_bytes_total{peer=\"a1\"} 7\n"));
+        assert!(text.contains("etcd_network_peer_sent_bytes_total{To=\"a1\"} 7\n"));
         assert!(text.contains("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} 2\n"));
         assert!(text.contains("etcd_disk_wal_fsync_duration_seconds_count 2\n"));
         assert!(text.contains("_bucket{le=\"0.000065536\"} 1\n"), "{text}");

@@ -1,8 +1,10 @@
 //! Counts calls as the gRPC dashboards of etcd expect them: `grpc_server_started_total` and
 //! `grpc_server_handled_total`, by service, method, kind and code.
 
+use crate::meters::Histogram;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// gRPC codes 0 to 16.
 const CODES: [&str; 17] = [
@@ -44,8 +46,9 @@ impl CallKind {
 }
 
 /// Calls that are served. What is not is counted under no name: names come from strangers.
-const METHODS: [(&str, CallKind); 18] = [
+const METHODS: [(&str, CallKind); 21] = [
     ("/etcdserverpb.KV/Range", CallKind::Unary),
+    ("/etcdserverpb.KV/RangeStream", CallKind::ServerStream),
     ("/etcdserverpb.KV/Put", CallKind::Unary),
     ("/etcdserverpb.KV/DeleteRange", CallKind::Unary),
     ("/etcdserverpb.KV/Txn", CallKind::Unary),
@@ -59,6 +62,8 @@ const METHODS: [(&str, CallKind); 18] = [
     ("/etcdserverpb.Cluster/MemberList", CallKind::Unary),
     ("/etcdserverpb.Maintenance/Alarm", CallKind::Unary),
     ("/etcdserverpb.Maintenance/Status", CallKind::Unary),
+    ("/etcdserverpb.Maintenance/Defragment", CallKind::Unary),
+    ("/etcdserverpb.Maintenance/Snapshot", CallKind::ServerStream),
     ("/etcdserverpb.Maintenance/Hash", CallKind::Unary),
     ("/etcdserverpb.Maintenance/HashKV", CallKind::Unary),
     ("/grpc.health.v1.Health/Check", CallKind::Unary),
@@ -80,6 +85,7 @@ impl Method {
 struct MethodMeters {
     started: AtomicU64,
     handled: [AtomicU64; CODES.len()],
+    handling: Histogram,
 }
 
 /// Counts of every method; shared by all runtimes.
@@ -95,7 +101,10 @@ impl CallMeters {
     }
 
     /// A call ended with this code, or a streaming one was accepted.
-    pub(super) fn handled(&self, method: Method, code: tonic::Code) {
+    pub(super) fn handled(&self, method: Method, code: tonic::Code, took: Duration) {
+        if METHODS[method.0].1 == CallKind::Unary {
+            self.methods[method.0].handling.record(took);
+        }
         let code = usize::try_from(i32::from(code)).expect("codes are not negative");
         self.methods[method.0].handled[code].fetch_add(1, Ordering::Relaxed);
     }
@@ -119,6 +128,14 @@ impl CallMeters {
                 }
             }
         }
+        let name = "grpc_server_handling_seconds";
+        let _ = writeln!(text, "# HELP {name} Durations of calls.\n# TYPE {name} histogram");
+        for ((path, kind), meters) in METHODS.iter().zip(&self.methods) {
+            // How long a stream lives says nothing of its server; calls never made take no room.
+            if *kind == CallKind::Unary && meters.handling.count() > 0 {
+                meters.handling.render_series(name, &format!("{},", labels(path, *kind)), text);
+            }
+        }
     }
 }
 
@@ -138,7 +155,7 @@ mod tests {
         let put = Method::at("/etcdserverpb.KV/Put").expect("counted");
         assert!(Method::at("/etcdserverpb.KV/Drop\"}").is_none());
         meters.started(put);
-        meters.handled(put, tonic::Code::Unavailable);
+        meters.handled(put, tonic::Code::Unavailable, Duration::from_millis(1));
         let mut text = String::new();
         meters.render(&mut text);
         let labels = "grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"";
@@ -146,5 +163,7 @@ mod tests {
         let handled =
             format!("grpc_server_handled_total{{{labels},grpc_code=\"Unavailable\"}} 1\n");
         assert!(text.contains(&handled), "{text}");
+        assert!(text.contains(&format!("grpc_server_handling_seconds_count{{{labels}}} 1\n")));
+        assert!(!text.contains("handling_seconds_count{grpc_method=\"Txn\""), "none was made");
     }
 }

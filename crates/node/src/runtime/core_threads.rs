@@ -1,12 +1,13 @@
 //! The loops of the core's threads: drain, let the machine work, route what it wants done.
 
+use super::round_trips::RoundTrips;
 use crate::handle::{NodeHandle, Shared};
 use crate::log_disk::LogDisk;
 use crate::peers::PeerNetwork;
 use crate::update_queue::UpdateQueue;
 use crate::{LogInput, monotonic_now, wall_now};
 use clocks::{GroupId, LogIndex};
-use replica::{Applier, ApplierEffect, ApplierEvent, LogEffect, LogEvent, LogMachine};
+use replica::{Applier, ApplierEffect, ApplierEvent, LogEffect, LogEvent, LogMachine, PeerMessage};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -16,6 +17,8 @@ use store::Engine;
 /// Longest sleep of the log thread: the clock that sleeps are measured on stops while the machine
 /// is suspended, the one of the deadlines does not.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
+/// Applying a batch for longer counts as slow (etcd's `--warning-apply-duration`).
+const SLOW_APPLY: Duration = Duration::from_millis(100);
 /// How often figures for reports are refreshed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -105,6 +108,7 @@ pub(super) struct LogThread {
     pub(super) network: PeerNetwork,
     pub(super) shared: Arc<Shared>,
     pub(super) ending: Ending,
+    pub(super) round_trips: RoundTrips,
 }
 
 impl LogThread {
@@ -139,6 +143,7 @@ impl LogThread {
     fn turn(&mut self, batch: &mut VecDeque<LogInput>) {
         let drained = monotonic_now();
         for LogInput { event, room } in batch.drain(..) {
+            self.time_answer(&event);
             self.machine.handle(event, drained, &mut self.disk);
             // Its connection may send more.
             drop(room);
@@ -149,9 +154,22 @@ impl LogThread {
         }
     }
 
+    fn time_answer(&mut self, event: &LogEvent) {
+        if let LogEvent::Peer { from, message: PeerMessage::Heartbeats(heartbeats) } = event
+            && let Some(took) = self.round_trips.answered(*from, heartbeats, Instant::now())
+        {
+            self.shared.meters.peer(&from.to_string()).round_trip.record(took);
+        }
+    }
+
     fn route(&mut self, effect: LogEffect) {
         match effect {
-            LogEffect::Send { to, message } => self.network.send(to, message),
+            LogEffect::Send { to, message } => {
+                if let PeerMessage::Heartbeats(heartbeats) = &message {
+                    self.round_trips.sent(heartbeats, Instant::now());
+                }
+                self.network.send(to, message);
+            }
             LogEffect::Applier(event) => {
                 if let ApplierEvent::Apply { group, entries } = &event
                     && let Some(last) = entries.last()
@@ -204,7 +222,13 @@ impl ApplierThread {
                 wants_idle = false;
             }
             while let Some(event) = batch.pop_front() {
-                self.applier.handle(merge(event, &mut batch));
+                let event = merge(event, &mut batch);
+                let (applies, begun) =
+                    (matches!(event, ApplierEvent::Apply { .. }), Instant::now());
+                self.applier.handle(event);
+                if applies && begun.elapsed() > SLOW_APPLY {
+                    self.shared.meters.slow_applies.increment();
+                }
                 wants_idle |= self.drain(&mut effects);
             }
         }
