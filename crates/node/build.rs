@@ -17,7 +17,15 @@ const PACKAGES: [(&str, &str); 4] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={PROTO}");
-    let descriptors = protox::compile(["rpc.proto", "health.proto"], [PROTO])?;
+    let mut compiler = protox::Compiler::new([PROTO])?;
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(["rpc.proto", "health.proto"])?;
+    // For reflection.
+    let encoded = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
+    std::fs::write(encoded, compiler.encode_file_descriptor_set())?;
+    let descriptors = compiler.file_descriptor_set();
     let builder = tonic_prost_build::configure()
         // Clients are for this crate's own tests.
         .client_mod_attribute(".", "#[cfg(test)]");

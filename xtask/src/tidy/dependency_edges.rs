@@ -80,6 +80,7 @@ const ROWS: [Row; 12] = [
             "toml",
             "tonic",
             "tonic-prost",
+            "tonic-reflection",
             "tower",
             "tracing",
         ],

@@ -11,6 +11,7 @@ use super::http_endpoints;
 use super::keyspace_service::KeyspaceService;
 use super::lease_service::LeaseService;
 use super::maintenance_service::MaintenanceService;
+use super::reflection;
 use super::refusal;
 use super::reply_budget;
 use super::services::etcdserverpb::cluster_server::ClusterServer;
@@ -26,6 +27,7 @@ use clocks::GroupId;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 use tonic::body::Body as ReplyBody;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::codegen::{Body, BoxFuture, Bytes, Service, StdError};
@@ -48,6 +50,7 @@ pub(super) struct Dispatch {
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
     health: HealthServer<HealthService>,
+    reflection: Router,
     http: Router,
 }
 
@@ -63,6 +66,7 @@ impl Dispatch {
             cluster: ClusterServer::new(ClusterService::new(handle.clone())),
             maintenance: MaintenanceServer::new(MaintenanceService::new(handle.clone())),
             health: HealthServer::new(HealthService::new(handle.clone())),
+            reflection: reflection::router(),
             http: http_endpoints::router(handle.clone(), Arc::clone(&meters)),
             handle,
             meters,
@@ -107,6 +111,10 @@ impl Dispatch {
             "etcdserverpb.Cluster" => self.cluster.call(request),
             "etcdserverpb.Maintenance" => self.maintenance.call(request),
             "grpc.health.v1.Health" => self.health.call(request),
+            "grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection" => {
+                let reply = self.reflection.call(request);
+                Box::pin(async move { Ok(reply.await?.map(ReplyBody::new)) })
+            }
             "etcdserverpb.Auth" | "v3lockpb.Lock" | "v3electionpb.Election" => {
                 refuse(refusal::unimplemented(method))
             }
@@ -144,7 +152,7 @@ where
             let reply = self.http.call(request);
             return Box::pin(async move { Ok(reply.await?.map(ReplyBody::new)) });
         }
-        let method = Method::at(request.uri().path());
+        let (method, begun) = (Method::at(request.uri().path()), Instant::now());
         if let Some(method) = method {
             self.meters.started(method);
         }
@@ -156,7 +164,7 @@ where
         Box::pin(async move {
             let reply = reply_budget::hold(in_etcds_words(reply.await?));
             if let Some(method) = method {
-                meters.handled(method, early_code(reply.headers()));
+                meters.handled(method, early_code(reply.headers()), begun.elapsed());
             }
             Ok(reply)
         })

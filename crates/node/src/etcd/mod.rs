@@ -23,6 +23,7 @@ mod lenient_authority;
 mod limits;
 mod maintenance_service;
 mod probe;
+mod reflection;
 mod refusal;
 mod reply_budget;
 mod services;
