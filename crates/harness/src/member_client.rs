@@ -18,8 +18,8 @@ use crate::proto::etcdserverpb::request_op::Request as TxnRequestOp;
 use crate::proto::etcdserverpb::watch_client::WatchClient;
 use crate::proto::etcdserverpb::{
     Compare, LeaseGrantRequest, Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest,
-    MemberRemoveRequest, MoveLeaderRequest, PutRequest, RangeRequest, RequestOp, StatusRequest,
-    StatusResponse, TxnRequest,
+    MemberRemoveRequest, MoveLeaderRequest, PutRequest, RangeRequest, RequestOp, SnapshotRequest,
+    StatusRequest, StatusResponse, TxnRequest,
 };
 
 /// How a request failed, by what is known of its effect.
@@ -165,6 +165,17 @@ impl MemberClient {
     pub async fn status(&self) -> Result<StatusResponse, CallError> {
         let mut client = MaintenanceClient::new(self.channel.clone());
         Ok(client.status(StatusRequest {}).await?.into_inner())
+    }
+
+    /// A backup, as `etcdctl snapshot save` would write it down.
+    pub async fn snapshot(&self) -> Result<Vec<u8>, CallError> {
+        let mut client = MaintenanceClient::new(self.channel.clone());
+        let mut parts = client.snapshot(SnapshotRequest {}).await?.into_inner();
+        let mut file = Vec::new();
+        while let Some(part) = parts.message().await? {
+            file.extend_from_slice(&part.blob);
+        }
+        Ok(file)
     }
 
     /// The members of the cluster.

@@ -213,8 +213,11 @@ impl BackupWriter {
 /// A backup file, checked from its first byte to its last.
 #[derive(Debug)]
 pub struct BackupFile {
+    path: PathBuf,
     description: BackupDescription,
     summary: SnapshotSummary,
+    /// The SHA-256, in hexadecimal.
+    digest: String,
 }
 
 impl BackupFile {
@@ -226,13 +229,13 @@ impl BackupFile {
         let mut chunks = ChunkStream::open(path)?;
         // Another format may be whole in another way.
         chunks.preamble()?;
-        check_digest(&mut chunks)?;
+        let digest = check_digest(&mut chunks)?;
         let description = chunks.description()?;
         let mut inspector = SnapshotInspector::new(description.position);
         chunks
             .each(&description, |chunk, done| inspector.take(chunk, done).map_err(str::to_owned))?;
         let summary = inspector.summary();
-        Ok(BackupFile { description, summary })
+        Ok(BackupFile { path: path.to_owned(), description, summary, digest })
     }
 
     /// Of which moment of which cluster it is.
@@ -245,6 +248,28 @@ impl BackupFile {
     #[must_use]
     pub fn summary(&self) -> SnapshotSummary {
         self.summary
+    }
+
+    /// Its SHA-256, in hexadecimal.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Reads it again, chunk by chunk; the flag tells the last one.
+    ///
+    /// # Errors
+    /// What `take` says, or that the file is another one now.
+    pub(crate) fn chunks(
+        &self,
+        take: impl FnMut(&[u8], bool) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let mut chunks = ChunkStream::open(&self.path)?;
+        let description = chunks.description()?;
+        if description != self.description {
+            return Err(chunks.wrong("changed while it was read"));
+        }
+        chunks.each(&description, take)
     }
 }
 
@@ -345,7 +370,7 @@ impl ChunkStream {
 }
 
 /// Compares the last bytes with what stands before them.
-fn check_digest(chunks: &mut ChunkStream) -> Result<(), String> {
+fn check_digest(chunks: &mut ChunkStream) -> Result<String, String> {
     if chunks.length % BLOCK != DIGEST as u64 {
         return Err(chunks.wrong("is not whole: its length is not that of a snapshot"));
     }
@@ -360,7 +385,7 @@ fn check_digest(chunks: &mut ChunkStream) -> Result<(), String> {
     }
     let stored = chunks.read(DIGEST)?;
     if digest.finalize()[..] == stored[..] {
-        return Ok(());
+        return Ok(stored.iter().map(|byte| format!("{byte:02x}")).collect());
     }
     Err(chunks.wrong("is damaged: its SHA-256 is not the one written at its end"))
 }

@@ -4,6 +4,7 @@
 //! lock       held by the process that runs on it
 //! identity   whose it is (`directory_identity`)
 //! log-made   empty; from the moment when the log exists, and before anything is promised
+//! unfinished work in several steps is under way: no node starts (`unfinished`)
 //! removed    empty; the member is none any more
 //! log/       the write-ahead log
 //! state/     the storage engine
@@ -11,6 +12,10 @@
 //! Invariant: nothing but the lock is written to a directory before its identity. The directory id
 //! in it is drawn at random, so that an emptied directory is noticed; the mark tells a log that was
 //! lost, with the votes and entries in it, from one not made yet.
+
+mod unfinished;
+
+pub(crate) use unfinished::Unfinished;
 
 use crate::directory_identity::{DirectoryIdentity, KnownMember};
 use clocks::NodeId;

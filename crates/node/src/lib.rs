@@ -5,12 +5,14 @@
 
 mod admin;
 mod applied_lease_clock;
+mod auto_compaction;
 mod backup_file;
 mod boot_clock;
 mod config;
 mod correlation_identifier;
 mod data_directory;
 mod directory_identity;
+mod disaster_recovery;
 pub mod etcd;
 mod free_space;
 mod handle;
@@ -20,10 +22,12 @@ mod meters;
 mod peers;
 mod readiness;
 mod runtime;
+mod state_quota;
 mod tls;
 mod update_queue;
 mod watch_streams;
 
+pub use auto_compaction::Retention;
 pub use backup_file::{BackupDescription, BackupFile, BackupWriter};
 pub use boot_clock::{monotonic_now, wall_now};
 pub use config::{
@@ -32,11 +36,13 @@ pub use config::{
 };
 pub use data_directory::DataDirectory;
 pub use directory_identity::{DirectoryIdentity, KnownMember};
+pub use disaster_recovery::{Refounded, restore};
 pub use handle::{Identity, NodeHandle, Timings};
 pub use log_disk::{LogDisk, OnCompletion, SyncForm};
 pub use log_structured_merge_tree::{EngineLimits, LsmEngine};
 pub use meters::{Counter, Gauge, Histogram, Meters, PeerMeters};
 pub use runtime::{Addresses, Node, NodeSeat, Stopper};
+pub use store::Refounding;
 pub use tls::{OwnCertificate, Purpose, TlsPort, Versions};
 pub use watch_streams::{WatchDelivery, WatchReceiver, WatchSender};
 

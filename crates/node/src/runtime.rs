@@ -12,22 +12,26 @@
 mod core_threads;
 mod first_start;
 mod member_directory;
+mod round_trips;
 #[cfg(test)]
 mod tests;
 
 use crate::admin::AdminEndpoint;
+use crate::auto_compaction::compact_while_leading;
 use crate::config::{ClusterState, Listen, NodeConfig, Transport};
 use crate::correlation_identifier::PendingReplies;
 use crate::data_directory::{DataDirectory, random_bytes};
 use crate::directory_identity::DirectoryIdentity;
+use crate::disaster_recovery::force_new_cluster;
 use crate::etcd::EtcdFrontEnd;
-use crate::free_space::FreeSpace;
+use crate::free_space::{FreeSpace, StateSize};
 use crate::handle::{Identity, NodeHandle, Progress, Shared, Timings};
 use crate::log_disk::{LogDisk, OnCompletion};
 use crate::log_structured_merge_tree::LsmEngine;
 use crate::monotonic_now;
 use crate::peers::{Expelled, LocalPeer, PeerNetwork};
 use crate::readiness;
+use crate::state_quota::StateQuota;
 use crate::tls::{CertificateRotation, Entrance, TlsEntrance, TlsPort, make_self_signed};
 use crate::update_queue::{QueueLimits, UpdateQueue};
 use crate::watch_streams::WatchStreams;
@@ -37,6 +41,7 @@ use member_directory::ConsistentCoreDirectory;
 use replica::{
     Applier, ApplierEvent, CoreConfig, LogEvent, LogMachine, ReplicaLimits, ReplicationWindow,
 };
+use round_trips::RoundTrips;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -109,10 +114,17 @@ impl NodeSeat {
     pub fn take(config: &NodeConfig) -> Result<NodeSeat, String> {
         config.validate()?;
         config.notes.iter().for_each(|note| tracing::info!("{note}"));
-        let directory = DataDirectory::open(&config.data_dir)?;
+        let mut directory = DataDirectory::open(&config.data_dir)?;
+        // Whatever may refuse the start comes before a new cluster is forced.
+        let (ports, listeners) = (TlsPorts::load(config)?, Listeners::bind(config)?);
+        if config.force_new_cluster
+            && force_new_cluster(&mut directory, config.own_peer_address())?.is_none()
+        {
+            tracing::info!("force-new-cluster: this member is alone in its cluster already");
+        }
+        directory.check_finished()?;
         directory.check_log()?;
-        let ports = TlsPorts::load(config)?;
-        Ok(NodeSeat { directory, listeners: Listeners::bind(config)?, ports })
+        Ok(NodeSeat { directory, listeners, ports })
     }
 
     /// Whether the directory is nobody's yet: the next start is the member's first.
@@ -195,6 +207,7 @@ impl Node {
             network: network.clone(),
             shared: Arc::clone(&shared),
             ending: ending.clone(),
+            round_trips: RoundTrips::default(),
         };
         let mut node = Node {
             handle,
@@ -271,10 +284,18 @@ impl Node {
             pretended: config.free_space_file.clone(),
         };
         let (log, stopped) = (self.handle.shared.log.clone(), stopping());
+        let state = StateSize {
+            engine: Arc::clone(&self.handle.shared.engine),
+            quota: Arc::clone(&self.handle.shared.quota),
+        };
+        let retention = config.retention;
         let admin = AdminEndpoint::new(self.handle.clone());
         let handle = self.handle.clone();
         self.outer.push(self.runtime("admin", async move {
-            tokio::spawn(free_space.watch(log, stopped));
+            tokio::spawn(free_space.watch(state, log, stopped));
+            if let Some(retention) = retention {
+                tokio::spawn(compact_while_leading(handle.clone(), retention));
+            }
             tokio::spawn(readiness::tell(handle));
             all(listeners.admin.into_iter().map(|listener| admin.clone().serve(listener))).await
         })?);
@@ -519,6 +540,7 @@ fn shared(
         watches: WatchStreams::new(),
         meters: Arc::default(),
         log_bytes: std::sync::atomic::AtomicU64::new(0),
+        quota: Arc::new(StateQuota::new(config.quota_bytes)),
         compacted: tokio::sync::watch::channel(0).0,
         stopping: watch::Sender::new(false),
     }

@@ -35,6 +35,10 @@ pub(crate) enum Task {
     Dev(DevOptions),
     /// Show every member: who leads, how far it is, what its disk does.
     Status(StatusOptions),
+    /// Look into a backup that `etcdctl snapshot save` wrote.
+    Snapshot(SnapshotOptions),
+    /// Make a data directory of a new cluster from a backup; once per member, the same each time.
+    Restore(RestoreOptions),
     /// Run whole clusters in a simulated world, one per seed, and check what was promised.
     Sim(SimOptions),
     /// Kill leaders under load and check what was promised.
@@ -100,6 +104,18 @@ pub(crate) struct StartOptions {
     /// Threads that serve clients [default: one per core].
     #[arg(long)]
     pub(crate) front_ends: Option<usize>,
+    /// After the others are lost for good: make a new cluster of this member alone, at this start.
+    #[arg(long)]
+    pub(crate) force_new_cluster: bool,
+    /// Bytes of the state above which writes that take space are refused; 0: no bound.
+    #[arg(long, allow_negative_numbers = true)]
+    pub(crate) quota_backend_bytes: Option<i64>,
+    /// What --auto-compaction-retention counts: periodic or revision [default: periodic].
+    #[arg(long)]
+    pub(crate) auto_compaction_mode: Option<String>,
+    /// How much history is kept: hours, a duration like 30m, or revisions; 0: all of it.
+    #[arg(long)]
+    pub(crate) auto_compaction_retention: Option<String>,
     /// What is logged: debug, info, warn or error; QUORATE_LOG says it in more detail [default:
     /// info].
     #[arg(long)]
@@ -168,6 +184,55 @@ pub(crate) struct DevOptions {
     /// Run stock etcd servers of this binary instead.
     #[arg(long, hide = true)]
     pub(crate) etcd_binary: Option<PathBuf>,
+}
+
+/// Options of `snapshot`.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotOptions {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub(crate) task: SnapshotTask,
+}
+
+/// What can be done with a backup.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotTask {
+    /// Check all of it, and show its hash, revision, number of keys and size.
+    Status {
+        /// The backup.
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Options of `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreOptions {
+    /// The backup.
+    pub(crate) file: PathBuf,
+    /// Where this member is to keep everything: empty, or not there yet.
+    #[arg(long)]
+    pub(crate) data_dir: PathBuf,
+    /// Name of this member [default: default].
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// NAME=host:port of every member of the new cluster [default: this member].
+    #[arg(long)]
+    pub(crate) initial_cluster: Option<String>,
+    /// Tells apart clusters that have the same members [default: quorate-cluster].
+    #[arg(long)]
+    pub(crate) initial_cluster_token: Option<String>,
+    /// URL at which the other members reach this one [default: as in --initial-cluster].
+    #[arg(long)]
+    pub(crate) initial_advertise_peer_urls: Option<String>,
+    /// Added to the revision, so that clients see none twice.
+    #[arg(long, default_value_t = 0, requires = "mark_compacted")]
+    pub(crate) bump_revision: u64,
+    /// Count everything restored as compacted, so that watches of the old cluster end.
+    #[arg(long, requires = "bump_revision")]
+    pub(crate) mark_compacted: bool,
 }
 
 /// Options of `status`.
@@ -263,7 +328,7 @@ pub(crate) fn refuse(error: &clap::Error) -> ExitCode {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // Its first sentence says what this is, not what is missing.
         eprintln!(
-            "quorate: what to do? say start, join, dev, status or sim; quorate --help tells more"
+            "quorate: what to do? say start, join, dev, status or restore; quorate --help says more"
         );
         return ExitCode::from(2);
     }

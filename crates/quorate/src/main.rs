@@ -7,7 +7,9 @@ mod dev;
 mod etcd_words;
 mod failover;
 mod join;
+mod restore;
 mod sim;
+mod snapshot;
 mod start;
 mod status;
 
@@ -50,6 +52,8 @@ fn main() -> ExitCode {
         Task::Join(options) => join::run(*options),
         Task::Dev(options) => dev::run(options),
         Task::Status(options) => status::run(&options),
+        Task::Snapshot(options) => snapshot::run(options),
+        Task::Restore(options) => restore::run(options),
         Task::Sim(options) => sim::run(&options),
         Task::Failover(options) => failover::run(&options),
     };

@@ -127,6 +127,10 @@ fn flags(options: StartOptions) -> Settings {
         cache_mib: options.cache_mib,
         reserve_mib: options.reserve_mib,
         front_ends: options.front_ends,
+        force_new_cluster: options.force_new_cluster.then_some(true),
+        quota_backend_bytes: options.quota_backend_bytes,
+        auto_compaction_mode: options.auto_compaction_mode,
+        auto_compaction_retention: options.auto_compaction_retention,
         test_feature_level: options.test_feature_level,
         log_level: options.log_level,
         // A flag that is not given says nothing.

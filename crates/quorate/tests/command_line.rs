@@ -25,7 +25,7 @@ fn refused(arguments: &[&str], environment: &[(&str, &str)], words: &[&str]) {
 
 #[test]
 fn what_is_unknown_is_named() {
-    refused(&[], &[], &["start", "dev", "status", "sim", "--help"]);
+    refused(&[], &[], &["start", "dev", "status", "restore", "--help"]);
     refused(&["begin"], &[], &["begin"]);
     refused(&["start", "--data"], &[], &["--data"]);
     refused(&["dev", "3"], &[], &["3"]);

@@ -522,7 +522,7 @@ fn check_spoken(level: u32, ours: u32) -> Result<(), String> {
     ))
 }
 
-fn to_apply(entry: Entry) -> ToApply {
+pub(crate) fn to_apply(entry: Entry) -> ToApply {
     let content = match entry.payload {
         Payload::Barrier => Content::Barrier,
         Payload::Command(command) => Content::Command(command),

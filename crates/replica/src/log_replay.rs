@@ -4,12 +4,14 @@
 //! dropped; they are read again when needed.
 
 use crate::CoreConfig;
+use crate::applier::to_apply;
 use crate::group_log::raft_config;
 use crate::persistence::{self, Undecodable};
 use bytes::Bytes;
 use clocks::GroupId;
 use consensus::{Applied, HardState, Membership, Recovered, Recovery};
 use std::collections::{BTreeMap, VecDeque};
+use store::StateMachine;
 use wal::{
     Disk, DiskCompletion, DiskError, DiskOp, DiskToken, EntryRecord, FileInfo, ReadToken,
     RecoveredGroup, Wal, WalError, WalEvent,
@@ -84,6 +86,52 @@ fn replay_group(
             let entry = persistence::decode_entry(record).map_err(plain)?;
             recovery.replay_entry(entry).map_err(|error| error.to_string())?;
         }
+    }
+    Ok(())
+}
+
+/// Applies to `machine` all that the log holds of its group behind what was applied, committed or
+/// not: for a member that goes on alone, since what it holds may have been acknowledged by a quorum
+/// that is lost.
+///
+/// # Errors
+/// A plain sentence: the log cannot be read, or begins behind the state.
+pub fn apply_whole_log(
+    group: GroupId,
+    disk: &mut dyn Disk,
+    machine: &mut StateMachine,
+) -> Result<(), String> {
+    let (mut wal, mut found) =
+        Wal::recover(wal::WalConfig::default(), disk).map_err(|error| error.to_string())?;
+    let Some(log) = found.groups.remove(&group) else { return Ok(()) };
+    let applied = machine.applied();
+    if log.start > applied.index {
+        return Err(format!(
+            "the log of group {group} begins behind entry {}, and its state ends with {}",
+            log.start, applied.index
+        ));
+    }
+    let last = log.last.map_or(log.start, |position| position.index);
+    let mut disk = WaitingDisk { disk, completions: VecDeque::new() };
+    // The entry applied last, if the log has it, tells whether the two belong together.
+    let mut next = applied.index.max(log.start + 1);
+    while next <= last {
+        let records = disk.read(&mut wal, group, next).map_err(|error| error.to_string())?;
+        if records.is_empty() {
+            return Err(format!("entry {next} of group {group} is missing"));
+        }
+        let mut batch = Vec::new();
+        for record in records {
+            let entry = persistence::decode_entry(record).map_err(|error| error.to_string())?;
+            next = entry.position.index + 1;
+            if entry.position.index > applied.index {
+                batch.push(to_apply(entry));
+            } else if entry.position != applied {
+                // A snapshot overtook this log; nothing in it counts any more.
+                return Ok(());
+            }
+        }
+        machine.apply(batch).map_err(|failure| failure.to_string())?;
     }
     Ok(())
 }

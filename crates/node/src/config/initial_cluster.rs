@@ -64,6 +64,21 @@ impl ClusterIdentity {
         self.ids.iter().copied().zip(addresses).collect()
     }
 
+    /// The identity of another cluster with the same members, who all say the same salt.
+    pub(crate) fn salted(&self, name: &str, salt: &str) -> Result<ClusterIdentity, String> {
+        let salted = |kind, id: u64| stable_hash(&[kind, &format!("{id:016x}"), salt]);
+        let ids: Vec<_> =
+            self.ids.iter().map(|id| NodeId(salted("restored member", id.0))).collect();
+        let own = self.members.iter().position(|member| member.name == name);
+        let own = own.ok_or_else(|| format!("initial-cluster does not list {name:?}"))?;
+        let distinct: BTreeSet<NodeId> = ids.iter().copied().collect();
+        if distinct.len() < ids.len() {
+            return Err("two members get the same id; say another token".to_owned());
+        }
+        let (id, members) = (salted("restored cluster", self.id), self.members.clone());
+        Ok(ClusterIdentity { id, node: ids[own], members, ids })
+    }
+
     pub(super) fn derive(
         name: &str,
         mut members: Vec<InitialMember>,
