@@ -15,7 +15,7 @@ use clocks::{GroupId, LogIndex, NodeId, Term};
 use replica::{Ask, LogEvent, NodeStatus, Reply, Request, RequestError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use store::command::{Caller, Command};
 use store::range::Revision;
@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) compacted: watch::Sender<Revision>,
     /// Turns true once the node stops.
     pub(crate) stopping: watch::Sender<bool>,
+    /// See [`NodeHandle::is_learner`].
+    pub(crate) learner: AtomicBool,
 }
 
 /// Where one group stands, published by the log and applier threads.
@@ -182,6 +184,21 @@ impl NodeHandle {
         self.ask(None, GroupId::KEYSPACE, ask, 0, timeout).await.map(|_| ())
     }
 
+    /// Hands over whatever this member leads, to whom it suits best: before it stops, so that
+    /// clients need not wait for an election. That nobody takes over is no error.
+    pub(crate) async fn hand_over(&self, timeout: Duration) {
+        for group in [GroupId::KEYSPACE, GroupId::CONSISTENT_CORE] {
+            if self.leader(group) != Some(self.member_id()) {
+                continue;
+            }
+            let ask = Ask::TransferLeadership { to: None };
+            match self.ask(None, group, ask, 0, timeout).await {
+                Ok(_) => tracing::info!(%group, "leadership handed over"),
+                Err(error) => tracing::info!(%group, "leadership not handed over: {error}"),
+            }
+        }
+    }
+
     async fn ask(
         &self,
         caller: Option<Caller>,
@@ -235,6 +252,12 @@ impl NodeHandle {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.shared.identity
+    }
+
+    /// Whether this member only receives the log: it serves what needs no other member.
+    #[must_use]
+    pub fn is_learner(&self) -> bool {
+        self.shared.learner.load(Ordering::Acquire)
     }
 
     /// The durations that front ends derive theirs from.
@@ -389,6 +412,17 @@ impl NodeHandle {
 }
 
 impl Shared {
+    /// Takes over from the consistent core whether this member votes.
+    pub(crate) fn note_standing(&self) {
+        let table = Reader::open(&self.engine, GroupId::CONSISTENT_CORE)
+            .and_then(|reader| reader.member_table());
+        // An engine that fails stops the node through the applier.
+        if let Ok(Some(table)) = table {
+            let learner = table.learners.contains(&self.identity.node);
+            self.learner.store(learner, Ordering::Release);
+        }
+    }
+
     /// # Panics
     /// If the group is not one of this node's.
     pub(crate) fn progress_of(&self, group: GroupId) -> &Progress {

@@ -255,6 +255,10 @@ impl Peer {
     async fn run(self: &Arc<Peer>, network: &Arc<Network>, connection: Connection) {
         let mut newest = self.newest.subscribe();
         let own = self.end_connection();
+        // The member may have left while it was introduced; if it leaves later, that ends `own`.
+        if !network.peer(self.id).is_some_and(|wanted| Arc::ptr_eq(&wanted, self)) {
+            return;
+        }
         let superseded = async {
             // The sender lives in `self`.
             let _ = newest.wait_for(|number| *number != own).await;

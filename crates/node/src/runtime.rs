@@ -152,8 +152,9 @@ pub struct Stopper {
 }
 
 impl Stopper {
-    /// The node stops in good order.
+    /// The node hands over what it leads and stops in good order.
     pub fn stop(&self) {
+        self.ending.hand_over();
         self.ending.stop();
     }
 }
@@ -177,6 +178,7 @@ impl Node {
             LsmEngine::open(&directory.state(), config.engine).map_err(|e| e.to_string())?,
         );
         let shared = Arc::new(shared(config, identity, &listeners.addresses, Arc::clone(&engine)));
+        shared.note_standing();
         let handle = NodeHandle { shared: Arc::clone(&shared) };
         let ending = Ending::new(handle.clone());
         let core = core_config(config, identity, &shared.identity);
@@ -374,6 +376,7 @@ impl Node {
     /// # Errors
     /// See [`Node::wait`].
     pub fn stop(self) -> Result<(), String> {
+        self.ending.hand_over();
         self.ending.stop();
         self.wait()
     }
@@ -543,6 +546,7 @@ fn shared(
         quota: Arc::new(StateQuota::new(config.quota_bytes)),
         compacted: tokio::sync::watch::channel(0).0,
         stopping: watch::Sender::new(false),
+        learner: std::sync::atomic::AtomicBool::new(false),
     }
 }
 

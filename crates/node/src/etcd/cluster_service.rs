@@ -1,14 +1,19 @@
-//! The Cluster service: who the members are. Changing them is not built yet.
+//! The Cluster service: who the members are, and changes of that. A change is answered once every
+//! group has adopted it.
 
 use super::deadline::Deadline;
 use super::refusal;
 use super::services::etcdserverpb::cluster_server::Cluster;
 use crate::NodeHandle;
-use clocks::GroupId;
-use store::command::Member;
+use crate::data_directory::random_bytes;
+use clocks::{GroupId, NodeId};
+use store::ListedMember;
+use store::command::{Command, Member};
+use store::reply::Outcome;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use wire::etcd::keyspace_reply::Answerer;
-use wire::etcd::pb;
+use wire::etcd::{membership, pb};
 
 /// Serves the Cluster calls.
 pub(super) struct ClusterService {
@@ -20,22 +25,50 @@ impl ClusterService {
         ClusterService { handle }
     }
 
-    /// Those that have said who they are, and the founders that have yet to: listed without a name
-    /// or client URLs, as etcd lists members that never started.
-    fn members(&self) -> Result<Vec<Member>, Status> {
-        let mut members = self
-            .handle
-            .reader(GroupId::CONSISTENT_CORE)
-            .and_then(|reader| reader.members())
-            .map_err(|failure| refusal::failed_read(&failure))?;
-        for (id, address) in &self.handle.identity().founders {
-            if members.iter().all(|member| member.id != *id) {
+    /// etcd leaves the revision out of these.
+    fn header(&self) -> Option<pb::ResponseHeader> {
+        let handle = &self.handle;
+        let answerer = Answerer { cluster_id: handle.cluster_id(), member: handle.member_id() };
+        Some(answerer.header(0, handle.term(GroupId::CONSISTENT_CORE)))
+    }
+
+    /// Those that the consistent core knows, and as long as nothing was changed, the founders that
+    /// have yet to say who they are: listed without a name or client URLs, as etcd lists members
+    /// that never started.
+    fn members(&self) -> Result<Vec<pb::Member>, Status> {
+        let reader = self.handle.reader(GroupId::CONSISTENT_CORE);
+        let read = reader.and_then(|reader| Ok((reader.listed_members()?, reader.member_table()?)));
+        let (mut members, table) = read.map_err(|failure| refusal::failed_read(&failure))?;
+        let founders = self.handle.identity().founders.iter().filter(|_| table.is_none());
+        for (id, address) in founders {
+            if members.iter().all(|listed| listed.member.id != *id) {
                 let peer_addresses = vec![address.clone()];
-                members.push(Member { id: *id, peer_addresses, ..Member::default() });
+                let member = Member { id: *id, peer_addresses, ..Member::default() };
+                members.push(ListedMember { member, learner: false });
             }
         }
-        members.sort_by_key(|member| member.id);
-        Ok(members)
+        members.sort_by_key(|listed| listed.member.id);
+        Ok(self.listed(members))
+    }
+
+    fn listed(&self, members: Vec<ListedMember>) -> Vec<pb::Member> {
+        let scheme = self.handle.identity().peer_scheme;
+        members.into_iter().map(|member| membership::member(member, scheme)).collect()
+    }
+
+    /// Has the change made; returns the members after it.
+    async fn change(
+        &self,
+        metadata: &MetadataMap,
+        command: Command,
+    ) -> Result<Vec<pb::Member>, Status> {
+        let deadline = Deadline::of(metadata, &self.handle);
+        let group = GroupId::CONSISTENT_CORE;
+        match self.handle.write(group, command, deadline.timeout).await {
+            Ok(Outcome::Members(members)) => Ok(self.listed(members)),
+            Ok(_) => Err(Status::internal("quorate: the outcome belongs to another command")),
+            Err(error) => Err(refusal::status(deadline.explain(error))),
+        }
     }
 }
 
@@ -52,56 +85,57 @@ impl Cluster for ClusterService {
             let barrier = self.handle.read_barrier(group, deadline.timeout).await;
             barrier.map_err(|error| refusal::status(deadline.explain(error)))?;
         }
-        let answerer =
-            Answerer { cluster_id: self.handle.cluster_id(), member: self.handle.member_id() };
-        // etcd leaves the revision out of this header.
-        let header = Some(answerer.header(0, self.handle.term(GroupId::CONSISTENT_CORE)));
-        let scheme = self.handle.identity().peer_scheme;
-        let members = self.members()?.into_iter().map(|member| listed(member, scheme)).collect();
+        let (header, members) = (self.header(), self.members()?);
         Ok(Response::new(pb::MemberListResponse { header, members }))
     }
 
     async fn member_add(
         &self,
-        _: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        Err(refusal::unimplemented("MemberAdd"))
+        let (metadata, _, message) = request.into_parts();
+        let (id, scheme) = (draw_id()?, self.handle.identity().peer_scheme);
+        let command = membership::add(id, &message, scheme).map_err(refusal::status)?;
+        let members = self.change(&metadata, command).await?;
+        let member = members.iter().find(|member| member.id == id.0).cloned();
+        let header = self.header();
+        Ok(Response::new(pb::MemberAddResponse { header, member, members }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        Err(refusal::unimplemented("MemberRemove"))
+        let (metadata, _, message) = request.into_parts();
+        let members = self.change(&metadata, membership::remove(&message)).await?;
+        Ok(Response::new(pb::MemberRemoveResponse { header: self.header(), members }))
     }
 
     async fn member_update(
         &self,
-        _: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        Err(refusal::unimplemented("MemberUpdate"))
+        let (metadata, _, message) = request.into_parts();
+        let scheme = self.handle.identity().peer_scheme;
+        let command = membership::update(&message, scheme).map_err(refusal::status)?;
+        let members = self.change(&metadata, command).await?;
+        Ok(Response::new(pb::MemberUpdateResponse { header: self.header(), members }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        Err(refusal::unimplemented("MemberPromote"))
+        let (metadata, _, message) = request.into_parts();
+        let members = self.change(&metadata, membership::promote(&message)).await?;
+        Ok(Response::new(pb::MemberPromoteResponse { header: self.header(), members }))
     }
 }
 
-fn listed(member: Member, peer_scheme: &str) -> pb::Member {
-    // Those that were added are known by the URL that was given, founders by their address.
-    let url = |address: &String| match address.contains("://") {
-        true => address.clone(),
-        false => format!("{peer_scheme}://{address}"),
-    };
-    let peer_urls = member.peer_addresses.iter().map(url);
-    pb::Member {
-        id: member.id.0,
-        name: member.name,
-        peer_ur_ls: peer_urls.collect(),
-        client_ur_ls: member.client_urls,
-        is_learner: false,
-    }
+/// An id that nobody ever had, as far as 64 random bits go; the consistent core refuses one that
+/// somebody did have.
+fn draw_id() -> Result<NodeId, Status> {
+    let drawn = random_bytes()
+        .map_err(|error| Status::internal(format!("quorate: cannot read /dev/urandom: {error}")))?;
+    Ok(NodeId(u64::from_be_bytes(drawn).max(1)))
 }

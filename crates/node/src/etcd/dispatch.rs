@@ -32,7 +32,7 @@ use tonic::body::Body as ReplyBody;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::codegen::{Body, BoxFuture, Bytes, Service, StdError};
 use tonic::{Code, Status};
-use wire::etcd::errors::{INVALID_CLIENT_API_VERSION, NO_LEADER};
+use wire::etcd::errors::{INVALID_CLIENT_API_VERSION, NO_LEADER, NOT_SUPPORTED_FOR_LEARNER};
 use wire::etcd::limits::MESSAGE_BYTES_MAX;
 
 type Reply = Response<ReplyBody>;
@@ -85,6 +85,9 @@ impl Dispatch {
         if version.is_some_and(|version| str::from_utf8(version).is_err()) {
             return Err(refusal::status(INVALID_CLIENT_API_VERSION));
         }
+        if self.handle.is_learner() && !LEARNER_PATHS.contains(&path) {
+            return Err(refusal::status(NOT_SUPPORTED_FOR_LEARNER));
+        }
         // Stock clients take this error on a stream for final. They open streams anew in the very
         // moment in which a leader is lost, of which we hear earlier than etcd does: the watch
         // service gives the next leader time.
@@ -125,6 +128,16 @@ impl Dispatch {
 
 /// Streams that outlive a leader.
 const WATCH_PATH: &str = "/etcdserverpb.Watch/Watch";
+
+/// What a learner serves: Status, a backup of its state, and serializable ranges (the KV service
+/// looks at which they are). As in etcd, except that health is told as well.
+const LEARNER_PATHS: [&str; 5] = [
+    "/etcdserverpb.Maintenance/Status",
+    "/etcdserverpb.Maintenance/Snapshot",
+    "/etcdserverpb.KV/Range",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+];
 
 /// Whether the caller wants no answer from a member without a leader.
 pub(super) fn requires_leader(headers: &HeaderMap) -> bool {

@@ -24,7 +24,7 @@ use store::{RangeCursor, Reader, StoreFailure, StreamError};
 use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
-use wire::etcd::errors::TOO_MANY_REQUESTS;
+use wire::etcd::errors::{NOT_SUPPORTED_FOR_LEARNER, TOO_MANY_REQUESTS};
 use wire::etcd::keyspace_reply::Answerer;
 use wire::etcd::keyspace_request::{self as request, Consistency, TxnPlan};
 use wire::etcd::{ProtocolError, pb};
@@ -137,6 +137,9 @@ impl Kv for KeyspaceService {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
         let (metadata, _, message) = request.into_parts();
+        if self.handle.is_learner() && !message.serializable {
+            return Err(refusal::status(NOT_SUPPORTED_FOR_LEARNER));
+        }
         let (range, consistency) = request::range(message).map_err(refusal::status)?;
         self.settle(&metadata, consistency).await?;
         let asked = range.clone();

@@ -6,8 +6,8 @@ use super::refusal;
 use super::services::etcdserverpb::maintenance_server::Maintenance;
 use super::streamed_reply::{StreamedReply, streamed};
 use crate::{BackupWriter, NodeHandle};
-use clocks::GroupId;
-use replica::NodeStatus;
+use clocks::{GroupId, NodeId};
+use replica::{NodeStatus, RequestError};
 use std::sync::Arc;
 use store::KeyspaceHash;
 use tokio::sync::Semaphore;
@@ -91,7 +91,7 @@ impl Maintenance for MaintenanceService {
             raft_applied_index: keyspace.map_or(0, |group| group.applied),
             errors,
             db_size_in_use: size,
-            is_learner: false,
+            is_learner: handle.is_learner(),
             storage_version: SERVED_CLUSTER_VERSION.to_owned(),
             db_size_quota: quota,
             downgrade_info: Some(pb::DowngradeInfo::default()),
@@ -188,9 +188,17 @@ impl Maintenance for MaintenanceService {
 
     async fn move_leader(
         &self,
-        _: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        Err(refusal::unimplemented("MoveLeader"))
+        let deadline = Deadline::of(request.metadata(), &self.handle);
+        let to = NodeId(request.get_ref().target_id);
+        let transferred = self.handle.transfer_leadership(Some(to), deadline.timeout).await;
+        transferred.map_err(|error| match error {
+            RequestError::TimedOut => refusal::status(errors::TIMEOUT_LEADER_TRANSFER),
+            error => refusal::status(error.into()),
+        })?;
+        // etcd sends no header.
+        Ok(Response::new(pb::MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(

@@ -51,7 +51,7 @@ impl Probe {
                 let barrier = handle.read_barrier(GroupId::KEYSPACE, timeout).await;
                 barrier.map_err(|error| wire::etcd::ProtocolError::from(error).to_string())
             }
-            // Every member votes until learners are built.
+            Probe::NonLearner if handle.is_learner() => Err("this member is a learner".to_owned()),
             Probe::NonLearner => Ok(()),
         }
     }

@@ -140,8 +140,12 @@ fn hello(network: &Network, receiver: NodeId) -> Hello {
 fn check_caller(network: &Network, hello: &Hello) -> Result<Arc<Peer>, Refusal> {
     check_words(network, hello)?;
     let own = network.local.id;
-    check_standing(network, hello)?;
     let Some(peer) = network.peer(hello.sender) else {
+        // One that was removed is listened to for as long as a group still needs it.
+        if network.directory.is_removed(hello.sender) {
+            let text = format!("member {} was removed from the cluster", hello.sender);
+            return Err(Refusal { reason: RefusalReason::Removed, text });
+        }
         let text = format!("{} is not a member that {own} knows", hello.sender);
         return Err(Refusal { reason: RefusalReason::NotAMember, text });
     };
@@ -178,16 +182,7 @@ fn check_answer(network: &Network, called: NodeId, hello: &Hello) -> Result<(), 
         let text = format!("{called} was called, {} answered", hello.sender);
         return Err(Refusal { reason: RefusalReason::OtherMember, text });
     }
-    check_standing(network, hello)?;
     check_directory(network, hello)
-}
-
-fn check_standing(network: &Network, hello: &Hello) -> Result<(), Refusal> {
-    if !network.directory.is_removed(hello.sender) {
-        return Ok(());
-    }
-    let text = format!("member {} was removed from the cluster", hello.sender);
-    Err(Refusal { reason: RefusalReason::Removed, text })
 }
 
 fn check_words(network: &Network, hello: &Hello) -> Result<(), Refusal> {

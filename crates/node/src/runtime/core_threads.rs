@@ -40,6 +40,24 @@ impl Ending {
         Ending { handle, state: Arc::default() }
     }
 
+    /// Gives others the lead before the node stops, if they take it soon; an election timeout later
+    /// they would take it by themselves.
+    pub(super) fn hand_over(&self) {
+        let handle = self.handle.clone();
+        // On a thread of its own: whoever stops the node may be a task of some runtime.
+        let hand_over = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            if let Ok(runtime) = runtime {
+                let timeout = handle.timings().election_timeout;
+                runtime.block_on(handle.hand_over(timeout));
+            }
+        };
+        if let Ok(thread) = std::thread::Builder::new().name("hand-over".into()).spawn(hand_over) {
+            // A panic there has said so; stopping goes on.
+            let _ = thread.join();
+        }
+    }
+
     /// The node stops in good order.
     pub(super) fn stop(&self) {
         self.end(None);
@@ -288,6 +306,7 @@ impl ApplierThread {
         };
         self.shared.progress_of(group).applied.fetch_max(index, Ordering::AcqRel);
         if group == GroupId::CONSISTENT_CORE {
+            self.shared.note_standing();
             self.network.directory_changed();
         }
     }

@@ -8,6 +8,7 @@ pub mod keyspace_reply;
 pub mod keyspace_request;
 pub mod lease;
 pub mod limits;
+pub mod membership;
 pub mod overlap;
 pub mod watch;
 

@@ -132,6 +132,7 @@ fn new_handle() -> NodeHandle {
         quota: Arc::default(),
         compacted: tokio::sync::watch::channel(0).0,
         stopping: tokio::sync::watch::channel(false).0,
+        learner: std::sync::atomic::AtomicBool::new(false),
     };
     NodeHandle { shared: Arc::new(shared) }
 }

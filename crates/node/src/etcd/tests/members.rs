@@ -6,6 +6,8 @@ use crate::etcd::services::etcdserverpb::kv_client::KvClient;
 use crate::etcd::services::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::etcd::services::health::health_client::HealthClient;
 use bytes::Bytes;
+use std::time::Duration;
+use store::command::{Command, Member, MembershipCommand};
 use tonic::Code;
 use wire::etcd::pb;
 use wire::proto::health::HealthCheckRequest;
@@ -26,8 +28,77 @@ fn the_member_list_says_where_members_are() {
         assert_eq!((unstarted.id, unstarted.name.as_str()), (MEMBER.0 + 1, ""));
         assert_eq!(unstarted.peer_ur_ls, ["http://127.0.0.1:12380"]);
         assert!(unstarted.client_ur_ls.is_empty());
-        let refused = client.member_add(pb::MemberAddRequest::default()).await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unimplemented);
+    });
+}
+
+#[test]
+fn members_are_changed_with_etcds_answers() {
+    let core = FakeCore::start();
+    block_on(async {
+        // As the leader does before the first change.
+        let group = clocks::GroupId::CONSISTENT_CORE;
+        let founders = core.handle.identity().founders.clone().into_iter();
+        let founder =
+            |(id, address)| Member { id, peer_addresses: vec![address], ..Member::default() };
+        let found = MembershipCommand::Found { founders: founders.map(founder).collect() };
+        let found = core.handle.write(group, Command::Membership(found), Duration::from_secs(5));
+        found.await.unwrap();
+        let mut client = ClusterClient::new(core.channel().await);
+        let urls = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
+        let add = |peer_ur_ls, is_learner| pb::MemberAddRequest { peer_ur_ls, is_learner };
+        let bad = client.member_add(add(urls(&["10.0.0.4:2380"]), false)).await.unwrap_err();
+        assert_eq!(bad.code(), Code::InvalidArgument);
+        assert_eq!(bad.message(), "etcdserver: given member URLs are invalid");
+
+        let learner = add(urls(&["https://10.0.0.4:2380"]), true);
+        let added = client.member_add(learner.clone()).await.unwrap().into_inner();
+        let member = added.member.unwrap();
+        assert!(member.id != 0 && member.is_learner && member.name.is_empty());
+        assert_eq!(member.peer_ur_ls, ["https://10.0.0.4:2380"]);
+        assert_eq!(added.members.len(), 3);
+        let twice = client.member_add(learner).await.unwrap_err();
+        assert_eq!(twice.message(), "etcdserver: Peer URLs already exists");
+
+        let id = member.id;
+        let peer_ur_ls = urls(&["http://10.0.0.5:2380"]);
+        let update = pb::MemberUpdateRequest { id, peer_ur_ls };
+        let updated = client.member_update(update).await.unwrap().into_inner();
+        let moved = updated.members.iter().find(|member| member.id == id).unwrap();
+        // Trap: an update must not promote.
+        assert!(moved.is_learner, "{moved:?}");
+        assert_eq!(moved.peer_ur_ls, ["http://10.0.0.5:2380"]);
+
+        let removed = client.member_remove(pb::MemberRemoveRequest { id }).await.unwrap();
+        assert!(removed.into_inner().members.iter().all(|member| member.id != id));
+        let gone = client.member_promote(pb::MemberPromoteRequest { id }).await.unwrap_err();
+        assert_eq!((gone.code(), gone.message()), (Code::NotFound, "etcdserver: member not found"));
+        let voter = pb::MemberPromoteRequest { id: MEMBER.0 };
+        let refused = client.member_promote(voter).await.unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: can only promote a learner member");
+    });
+}
+
+#[test]
+fn a_learner_serves_its_status_and_serializable_ranges_and_nothing_else() {
+    let core = FakeCore::start();
+    core.handle.shared.learner.store(true, std::sync::atomic::Ordering::Release);
+    block_on(async {
+        let channel = core.channel().await;
+        let mut maintenance = MaintenanceClient::new(channel.clone());
+        let status = maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+        assert!(status.is_learner);
+        let mut keyspace = KvClient::new(channel.clone());
+        let key = Bytes::from("k");
+        let range = pb::RangeRequest { key: key.clone(), ..Default::default() };
+        let refused = keyspace.range(range.clone()).await.unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: rpc not supported for learner");
+        keyspace.range(pb::RangeRequest { serializable: true, ..range }).await.unwrap();
+        let put = pb::PutRequest { key, ..Default::default() };
+        let refused = keyspace.put(put).await.unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: rpc not supported for learner");
+        let list = pb::MemberListRequest { linearizable: false };
+        let refused = ClusterClient::new(channel).member_list(list).await.unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: rpc not supported for learner");
     });
 }
 
