@@ -138,7 +138,7 @@ impl ClientAccess {
             .map_err(|error| format!("cannot connect to {address}: {}", innermost(&error)))?;
         let token = match &self.user {
             None => None,
-            Some(user) => Some(authenticate(channel.clone(), user).await?),
+            Some(user) => authenticate(channel.clone(), user).await?,
         };
         Ok(InterceptedService::new(channel, Bearer(token)))
     }
@@ -181,12 +181,21 @@ impl ClientTls {
     }
 }
 
-async fn authenticate(channel: Channel, user: &User) -> Result<MetadataValue<Ascii>, String> {
+/// A token, unless the cluster asks for none.
+async fn authenticate(
+    channel: Channel,
+    user: &User,
+) -> Result<Option<MetadataValue<Ascii>>, String> {
     let request = AuthenticateRequest { name: user.name.clone(), password: user.password.clone() };
-    let reply = AuthClient::new(channel).authenticate(request).await;
-    let token = reply.map_err(|error| format!("{}: {}", user.name, error.message()))?;
-    let token = token.into_inner().token.parse();
-    token.map_err(|_| "the member's token cannot be sent back".to_owned())
+    let reply = match AuthClient::new(channel).authenticate(request).await {
+        Ok(reply) => reply.into_inner(),
+        Err(status) if status.message().ends_with("authentication is not enabled") => {
+            return Ok(None);
+        }
+        Err(status) => return Err(format!("{}: {}", user.name, status.message())),
+    };
+    let token = reply.token.parse();
+    token.map(Some).map_err(|_| "the member's token cannot be sent back".to_owned())
 }
 
 /// Adds the token.

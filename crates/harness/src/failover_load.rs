@@ -99,6 +99,7 @@ pub(crate) async fn run_client(load: Rc<Load>, plan: ClientPlan) {
         choice: SeededChoice::new(plan.seed, plan.client),
         seen: BTreeMap::new(),
         values: 0,
+        is_forgotten: false,
         load,
         plan,
     };
@@ -119,6 +120,8 @@ struct Client {
     seen: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// Values written so far.
     values: u64,
+    /// The member has forgotten the token, as it may when it is started again.
+    is_forgotten: bool,
 }
 
 impl Client {
@@ -129,7 +132,7 @@ impl Client {
             let operation = self.next_operation(connection).await;
             let answered = operation.outcome != Outcome::Unknown;
             self.load.record(operation);
-            if !answered {
+            if !answered || std::mem::take(&mut self.is_forgotten) {
                 return;
             }
             tokio::time::sleep_until(next.into()).await;
@@ -191,6 +194,7 @@ impl Client {
             }
             Err(CallError::Refused(why)) => {
                 self.load.note_refusal(&why);
+                self.is_forgotten |= why.starts_with("Unauthenticated");
                 Outcome::Failed
             }
             Err(CallError::Unknown(_)) => Outcome::Unknown,

@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::client_access::ClientAccess;
+use crate::cluster_users;
 use crate::failover_load::{ClientPlan, Load, run_client};
 use crate::failover_verdict::{Evidence, MemberEvidence, judge};
 use crate::local_cluster::LocalCluster;
@@ -74,6 +75,8 @@ pub struct FailoverPlan {
     pub completed_min: usize,
     /// Longest median time from a strike to the first write that succeeds.
     pub failover_median_max: Duration,
+    /// With authentication on, and this password.
+    pub root_password: Option<String>,
 }
 
 impl Default for FailoverPlan {
@@ -93,6 +96,7 @@ impl Default for FailoverPlan {
             seed: 1,
             completed_min: 10_000,
             failover_median_max: Duration::MAX,
+            root_password: None,
         }
     }
 }
@@ -175,6 +179,10 @@ pub async fn run(
 ) -> Result<FailoverReport, String> {
     cluster.start_all()?;
     cluster.await_all_ready(RECOVERY_TIMEOUT).await?;
+    if let Some(password) = &plan.root_password {
+        let address = &cluster.spec(0).addresses.etcd;
+        cluster_users::enable(cluster.access(), address, password).await?;
+    }
     let tasks = tokio::task::LocalSet::new();
     let report = tasks.run_until(FailoverRun::start(cluster, plan).run()).await?;
     // A member that cannot stop in order has a fault of its own.

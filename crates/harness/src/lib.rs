@@ -5,6 +5,7 @@
 
 pub mod client_access;
 pub mod cluster_admission;
+pub mod cluster_users;
 pub mod dev_cluster;
 pub mod failover_run;
 pub mod local_certificates;

@@ -45,7 +45,7 @@ impl LocalCertificates {
         let signed = sign().map_err(|error| format!("cannot make certificates: {error}"))?;
         let paths = [&files.member_key, &files.member, &files.authority];
         for (path, text) in paths.into_iter().zip(signed) {
-            write(path, &text)?;
+            write_secret(path, &text)?;
         }
         Ok(files)
     }
@@ -85,7 +85,7 @@ fn sign() -> Result<[String; 3], rcgen::Error> {
 }
 
 /// Readable by this user alone.
-fn write(path: &Path, text: &str) -> Result<(), String> {
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), String> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = std::fs::OpenOptions::new();

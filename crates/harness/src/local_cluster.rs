@@ -68,6 +68,11 @@ impl LocalCluster {
         Ok(self)
     }
 
+    /// From now on clients are this user, as soon as the cluster asks who they are.
+    pub fn be_user(&mut self, name: &str, password: &str) {
+        self.access = self.access.as_user(name, password);
+    }
+
     /// How clients are let in.
     pub fn access(&self) -> &ClientAccess {
         &self.access

@@ -86,6 +86,12 @@ async fn follow(client: &MemberClient, record: &mut WatchRecord, until: &Cell<u6
         // Wakes up now and then: `until` may be set after the last event.
         match tokio::time::timeout(Duration::from_millis(200), stream.next()).await {
             Err(_) => {}
+            // The token was forgotten; with another one it goes on.
+            Ok(Some(Ok(response)))
+                if response.canceled && response.cancel_reason.contains("auth token") =>
+            {
+                return;
+            }
             Ok(Some(Ok(response))) => take(record, response),
             Ok(Some(Err(_)) | None) => return,
         }

@@ -298,6 +298,9 @@ pub(crate) struct FailoverOptions {
     /// Under TLS, between members and with clients.
     #[arg(long)]
     pub(crate) tls: bool,
+    /// Under TLS, and with authentication on.
+    #[arg(long)]
+    pub(crate) secure: bool,
     /// Fail if the median time to the first write after a strike is longer.
     #[arg(long)]
     pub(crate) median_max_ms: Option<u64>,

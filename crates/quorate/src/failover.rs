@@ -1,5 +1,6 @@
 //! `quorate failover`: the failover run of `harness` against this very binary.
 
+use harness::cluster_users;
 use harness::failover_run::{self, FailoverPlan, Strike};
 use harness::local_certificates::LocalCertificates;
 use harness::local_cluster::LocalCluster;
@@ -32,7 +33,7 @@ pub(crate) fn run(options: &FailoverOptions) -> Result<(), Failure> {
             None => flags.extend(["--test-feature-level".to_owned(), "1".to_owned()]),
         }
     }
-    let plan = FailoverPlan {
+    let mut plan = FailoverPlan {
         duration: Duration::from_secs(options.seconds),
         whole_cluster_every: if options.power_loss { 4 } else { 0 },
         seed: options.seed,
@@ -47,10 +48,15 @@ pub(crate) fn run(options: &FailoverOptions) -> Result<(), Failure> {
         ..FailoverPlan::default()
     };
     let mut cluster = LocalCluster::new(server, addresses, &options.data_dir, Output::LogFile);
-    if options.tls {
+    if options.tls || options.secure {
         let certificates = LocalCertificates::make(&options.data_dir.join("tls"));
         let certificates = certificates.map_err(Failure::Failed)?;
         cluster = cluster.secured(&certificates).map_err(Failure::Failed)?;
+    }
+    if options.secure {
+        let password = cluster_users::root_password(&options.data_dir).map_err(Failure::Failed)?;
+        cluster.be_user(cluster_users::ROOT, &password);
+        plan.root_password = Some(password);
     }
     let report = crate::on_one_thread(failover_run::run(&mut cluster, &plan))?;
     print!("{report}");

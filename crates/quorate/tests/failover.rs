@@ -1,5 +1,5 @@
-//! The failover run in seconds instead of minutes: leaders and whole clusters lose power, and
-//! without the syncs that is noticed.
+//! The failover run in seconds instead of minutes: leaders and whole clusters lose power, under TLS
+//! too, and without the syncs that is noticed.
 //!
 //! The full run, in all its forms, is part of `cargo xtask ci`.
 
@@ -7,12 +7,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::failover_run::{self, FailoverPlan, FailoverReport};
+use harness::local_certificates::LocalCertificates;
 use harness::local_cluster::LocalCluster;
 use harness::member_process::{Output, Server};
 use harness::port_plan;
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Plain,
+    Tls,
+}
+
 /// Every second strike takes all members; in between, leaders lose power alone.
-fn lose_power(name: &str, offset: u16, options: &[&str]) -> FailoverReport {
+fn lose_power(name: &str, offset: u16, options: &[&str], transport: Transport) -> FailoverReport {
     let path = std::env::temp_dir().join(format!("quorate-{name}-{}", std::process::id()));
     let server = Server::Quorate {
         binary: PathBuf::from(env!("CARGO_BIN_EXE_quorate")),
@@ -28,6 +35,10 @@ fn lose_power(name: &str, offset: u16, options: &[&str]) -> FailoverReport {
     };
     let addresses = port_plan::plan(3, offset).expect("three members fit");
     let mut cluster = LocalCluster::new(server, addresses, &path, Output::LogFile);
+    if transport == Transport::Tls {
+        let certificates = LocalCertificates::make(&path.join("tls")).expect("certificates");
+        cluster = cluster.secured(&certificates).expect("they are sound");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let run = failover_run::run(&mut cluster, &plan);
     let report = runtime.expect("a runtime").block_on(run).expect("the run comes to its end");
@@ -38,7 +49,14 @@ fn lose_power(name: &str, offset: u16, options: &[&str]) -> FailoverReport {
 
 #[test]
 fn power_losses_break_no_promise() {
-    let report = lose_power("failover", 7600, &["--test-power-loss"]);
+    let report = lose_power("failover", 7600, &["--test-power-loss"], Transport::Plain);
+    assert!(report.is_green(), "{report}");
+    assert!(report.leader_strikes > 0 && report.cluster_kills > 0, "{report}");
+}
+
+#[test]
+fn power_losses_break_no_promise_under_tls() {
+    let report = lose_power("failover-tls", 7400, &["--test-power-loss"], Transport::Tls);
     assert!(report.is_green(), "{report}");
     assert!(report.leader_strikes > 0 && report.cluster_kills > 0, "{report}");
 }
@@ -46,7 +64,7 @@ fn power_losses_break_no_promise() {
 #[test]
 fn without_syncs_acknowledged_writes_are_lost_and_found_missing() {
     let options = ["--test-power-loss", "--test-no-sync"];
-    let report = lose_power("failover-no-sync", 7700, &options);
+    let report = lose_power("failover-no-sync", 7700, &options, Transport::Plain);
     let lost = |complaint: &String| complaint.starts_with("acknowledged write lost");
     assert!(report.complaints.iter().any(lost), "{report}");
 }

@@ -225,6 +225,47 @@ fn a_secure_cluster_serves_under_tls_and_nobody_else() {
     assert!(dev.wait().success());
 }
 
+/// As a unit of systemd starts etcd: by that name, with its flags, and waiting to be told.
+#[test]
+fn a_unit_file_of_etcd_starts_a_node() {
+    let scratch = Scratch::new("unit-file");
+    let program = scratch.0.join("etcd");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_quorate"), &program).expect("a link");
+    let manager = std::os::unix::net::UnixDatagram::bind(scratch.0.join("notify")).expect("bound");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let arguments = "--name=infra0 --initial-advertise-peer-urls http://127.0.0.1:25981 \
+        --listen-peer-urls http://127.0.0.1:25981 \
+        --listen-client-urls http://127.0.0.1:25980,http://127.0.0.2:25980 \
+        --advertise-client-urls http://127.0.0.1:25980 --initial-cluster-token etcd-cluster-1 \
+        --initial-cluster infra0=http://127.0.0.1:25981 --initial-cluster-state new \
+        --listen-metrics-urls=http://127.0.0.1:25982 --snapshot-count 10000 --logger=zap \
+        --log-outputs=stderr --log-level info --enable-pprof -heartbeat-interval=100";
+    let mut command = Command::new(program);
+    command.args(arguments.split_whitespace());
+    command.env("ETCD_DATA_DIR", scratch.0.join("data")).env("ETCD_ELECTION_TIMEOUT", "1000");
+    command.env("NOTIFY_SOCKET", scratch.0.join("notify"));
+    let child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = child.expect("the binary runs");
+    let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut stderr = child.stderr.take().expect("a pipe");
+    let mut etcd = Running { child, stdout };
+    let mut told = [0; 16];
+    let length = manager.recv(&mut told).expect("it says that it is ready");
+    assert_eq!(&told[..length], b"READY=1");
+    talk(async {
+        client("127.0.0.1:25980").await.put(b"k", b"v").await.expect("a put");
+        let (_, found) = client("127.0.0.2:25980").await.get(b"k").await.expect("a get");
+        assert!(found.is_some());
+    });
+    etcd.signal("-TERM");
+    assert!(etcd.wait().success());
+    let mut log = String::new();
+    stderr.read_to_string(&mut log).expect("text");
+    for line in ["ready to serve client requests", "--snapshot-count is ignored: "] {
+        assert!(log.contains(line), "{log}");
+    }
+}
+
 #[test]
 fn nodes_end_with_a_parent_that_is_killed() {
     let scratch = Scratch::new("dev-orphan");
