@@ -65,6 +65,12 @@ impl TlsEntrance {
         TlsEntrance { rotation, places: Semaphore::new(HANDSHAKES_MAX) }
     }
 
+    /// One at a time.
+    #[cfg(test)]
+    pub(crate) fn narrow(rotation: Arc<CertificateRotation>) -> TlsEntrance {
+        TlsEntrance { rotation, places: Semaphore::new(1) }
+    }
+
     pub(crate) fn rotation(&self) -> &CertificateRotation {
         &self.rotation
     }

@@ -193,6 +193,31 @@ fn clients_without_tls_are_told_and_silent_ones_cost_no_place() {
 }
 
 #[test]
+fn no_more_handshakes_are_under_way_than_there_are_places() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let authority = TestAuthority::new(directory.path(), "authority");
+    let own = authority.issue("server", &wanted("server"));
+    let rotation = rotation(authority.port(Purpose::Members, &own));
+    let entrance = Arc::new(TlsEntrance::narrow(Arc::clone(&rotation)));
+    block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let mut stuck = TcpStream::connect(address).await.expect("connected");
+        stuck.write_all(b"\x16").await.expect("written");
+        let (accepted, _) = listener.accept().await.expect("accepted");
+        let door = Entrance::Tls(Arc::clone(&entrance));
+        let stuck_here = tokio::spawn(async move { door.admit(accepted).await.err() });
+        let next = meet(&entrance, &rotation);
+        tokio::pin!(next);
+        let wait = std::time::Duration::from_millis(300);
+        assert!(tokio::time::timeout(wait, &mut next).await.is_err(), "there is but one place");
+        drop(stuck);
+        stuck_here.await.expect("no panic").expect("it went away");
+        assert_eq!(next.await.0, Ok(()));
+    });
+}
+
+#[test]
 fn only_the_versions_and_suites_that_were_set_are_spoken() {
     let directory = tempfile::tempdir().expect("a directory");
     let authority = TestAuthority::new(directory.path(), "authority");

@@ -124,3 +124,52 @@ fn auto_tls_serves_clients_and_members_without_any_file_given() {
     }
     assert!(http_get(nodes[0].addresses().etcd, "/health").contains("use https"));
 }
+
+/// A request on a connection that stays open.
+async fn ask_again(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> String {
+    let request = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).await.expect("written");
+    let mut answer = String::new();
+    while !answer.contains("\r\n\r\n{") || !answer.ends_with('}') {
+        let mut bytes = [0; 4096];
+        let length = stream.read(&mut bytes).await.expect("read");
+        assert_ne!(length, 0, "closed after {answer:?}");
+        answer.push_str(str::from_utf8(&bytes[..length]).expect("text"));
+    }
+    answer
+}
+
+#[test]
+fn certificates_are_exchanged_while_clients_are_connected() {
+    let files = tempfile::tempdir().expect("a directory");
+    let (old, new) =
+        (TestAuthority::new(files.path(), "old"), TestAuthority::new(files.path(), "new"));
+    let own = old.issue("server", &LOOPBACK);
+    let lines = format!(
+        "cert-file = '{}'\nkey-file = '{}'\n",
+        own.certificate.display(),
+        own.key.display()
+    );
+    let plan = Plan::new([24_120]).with(&lines);
+    let node = plan.start(0);
+    write(&node, "key", "value");
+    let address = node.addresses().etcd;
+    block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+        let name = ServerName::try_from("127.0.0.1").expect("an address");
+        let connected = TlsConnector::from(old.client(None)).connect(name, stream).await;
+        let mut kept = connected.expect("the old authority");
+        assert!(ask_again(&mut kept).await.contains("200 OK"));
+        let next = new.issue("next", &LOOPBACK);
+        std::fs::copy(&next.certificate, &own.certificate).expect("copied");
+        std::fs::copy(&next.key, &own.key).expect("copied");
+        let until = Instant::now() + PATIENCE;
+        while let Err(error) = https_get(address, new.client(None), "/version").await {
+            assert!(Instant::now() < until, "{error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        https_get(address, old.client(None), "/version").await.expect_err("signed by another");
+        assert!(ask_again(&mut kept).await.contains("200 OK"), "open connections stay open");
+    });
+    node.stop().expect("stops");
+}
