@@ -406,7 +406,9 @@ async fn accept(network: Arc<Network>, listener: TcpListener, doorstep: Doorstep
             let admitted = tokio::time::timeout(handshake::TIMEOUT, entrance.admit(stream)).await;
             let stream = match admitted.unwrap_or(Err(NotLetIn::Silent)) {
                 Ok(stream) => stream,
-                Err(reason) => {
+                // Somebody looks whether the port is open.
+                Err(NotLetIn::Silent) => return,
+                Err(NotLetIn::Because(reason)) => {
                     tracing::info!(%from, "a caller on the peer port was sent off: {reason}");
                     return;
                 }
