@@ -137,6 +137,8 @@ impl GroupLog {
             matched: peers.iter().map(|peer| (peer.node, peer.matched)).collect(),
             waiting: self.waiting.len() + self.reads.len(),
             membership: self.raft.membership().clone(),
+            membership_settled: self.raft.membership_is_committed()
+                && !self.raft.membership().is_joint(),
         }
     }
 }

@@ -140,4 +140,6 @@ pub struct GroupStatus {
     pub waiting: usize,
     /// The members in force, as this node knows; none while it waits to be added.
     pub membership: Membership,
+    /// Whether that is committed, and no change to another under way.
+    pub membership_settled: bool,
 }

@@ -14,6 +14,7 @@ use crate::judges::Judges;
 use crate::lease_holder::LeaseHolder;
 use crate::lock_contender::LockContender;
 use crate::mark::{Mark, Marks};
+use crate::membership_nemesis::MembershipNemesis;
 use crate::mutant::Mutant;
 use crate::network::{Network, Packet, Slot};
 use crate::node_clock::NodeClock;
@@ -77,6 +78,8 @@ pub(crate) enum Event {
     EndPartition(u64),
     /// A full disk has room again.
     SpaceReturns(Slot),
+    /// The replacement of a member goes on.
+    Nemesis,
     /// The liveness phase begins.
     Heal,
     /// The core must have made progress by now.
@@ -139,6 +142,7 @@ pub(crate) struct World {
     pub(crate) watchers: Vec<Watcher>,
     pub(crate) workers: Vec<Worker>,
     pub(crate) judges: Judges,
+    pub(crate) nemesis: MembershipNemesis,
     /// Who listens on a stream.
     pub(crate) streams: BTreeMap<StreamId, usize>,
     pub(crate) next_stream: u64,
@@ -197,6 +201,7 @@ impl World {
             watchers,
             workers,
             judges,
+            nemesis: MembershipNemesis::new(seed),
             streams: BTreeMap::new(),
             next_stream: 1,
             compacted: BTreeMap::new(),
@@ -299,6 +304,7 @@ impl World {
             Event::Fault(kind) => self.on_fault(kind),
             Event::EndPartition(number) => self.end_partition(number),
             Event::SpaceReturns(slot) => self.set_disk_full(slot, false),
+            Event::Nemesis => self.on_nemesis(),
             Event::Heal => self.heal_core(),
             Event::Progress => self.require_progress(),
             Event::Settle => self.settle(),
@@ -329,7 +335,8 @@ impl World {
     }
 
     pub(crate) fn slot_of(&self, id: NodeId) -> Slot {
-        usize::try_from(id.0 - 1).expect("ids are slots plus one")
+        let slots = self.nodes.len() as u64;
+        usize::try_from((id.0 - 1) % slots).expect("who replaces a member has its slot")
     }
 
     /// Tells the narrator, if there is one.
@@ -360,6 +367,9 @@ impl World {
 
     /// Starts a process on what the last one left.
     pub(crate) fn start(&mut self, slot: Slot) {
+        if self.nemesis.keeps_down(slot) {
+            return;
+        }
         let now = self.heap.now();
         let seed = self.rng.bits();
         self.tell_narrator(|| format!("node {slot} starts"));
@@ -492,6 +502,7 @@ impl World {
                 self.heap.after(length, Event::SpaceReturns(slot));
             }
             FaultKind::Upgrade => self.upgrade_somebody(),
+            FaultKind::Replacement => self.replace_member(),
         }
         let next = self.fault_rng.exponential(self.swarm.faults[&kind]);
         self.heap.after(next, Event::Fault(kind));
@@ -563,7 +574,11 @@ impl World {
         self.end_partitions();
         let count = self.nodes.len();
         let quorum = count / 2 + 1;
-        let first = self.fault_rng.index(count);
+        let mut first = self.fault_rng.index(count);
+        if let Some(slot) = self.nemesis.slot() {
+            // Whoever is being replaced is no part of the quorum.
+            first = (slot + 1) % count;
+        }
         let broken: Vec<Slot> = (quorum..count).map(|offset| (first + offset) % count).collect();
         for slot in 0..count {
             if !broken.contains(&slot) {
@@ -651,6 +666,7 @@ impl World {
     fn has_converged(&self) -> bool {
         let quiet = self.watchers_have_caught_up()
             && self.is_level_used()
+            && self.is_membership_settled()
             && self.clients.iter().all(|client| client.pending.is_none())
             && self.workers.iter().all(Worker::is_idle);
         let positions: Vec<Option<Vec<(u64, u64)>>> = self.nodes.iter().map(positions).collect();

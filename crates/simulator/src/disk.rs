@@ -156,6 +156,14 @@ impl SimDisk {
         }
     }
 
+    /// Everything on it is gone, of a machine that is down.
+    pub(crate) fn wipe(&mut self) {
+        assert!(self.in_flight.is_empty(), "nobody works on a disk that is wiped");
+        self.files.clear();
+        self.undo.clear();
+        self.fuse = None;
+    }
+
     /// Lets the power fail after this many more operations of a recovery.
     pub(crate) fn set_fuse(&mut self, operations: Option<u32>) {
         self.fuse = operations;

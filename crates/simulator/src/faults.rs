@@ -32,6 +32,8 @@ pub enum FaultKind {
     DiskFull,
     /// A process is stopped and another build started in its place.
     Upgrade,
+    /// A member is removed for good, and another added in its place.
+    Replacement,
 }
 
 impl FaultKind {
@@ -55,7 +57,7 @@ impl FaultKind {
         match self {
             FaultKind::PowerLossOfAll | FaultKind::DiskError => 12 * SECOND,
             FaultKind::DiskFull => 8 * SECOND,
-            FaultKind::Upgrade => 5 * SECOND,
+            FaultKind::Upgrade | FaultKind::Replacement => 5 * SECOND,
             FaultKind::Kill | FaultKind::PowerLoss => 6 * SECOND,
             FaultKind::Partition | FaultKind::Pause | FaultKind::WallStep => 4 * SECOND,
             FaultKind::ClockRate | FaultKind::ConnectionReset => 2 * SECOND,
@@ -74,7 +76,8 @@ impl FaultKind {
             | FaultKind::Pause
             | FaultKind::DiskError
             | FaultKind::DiskFull
-            | FaultKind::Upgrade => true,
+            | FaultKind::Upgrade
+            | FaultKind::Replacement => true,
             FaultKind::ClockRate | FaultKind::WallStep | FaultKind::ConnectionReset => false,
         }
     }

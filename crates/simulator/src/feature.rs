@@ -15,17 +15,21 @@ pub enum Feature {
     Leases,
     /// A lock is taken in turns, and fences what it guards.
     Locks,
+    /// Members are removed, added and promoted.
+    Membership,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 3] = [Feature::RollingUpgrade, Feature::Leases, Feature::Locks];
+    pub const ALL: [Feature; 4] =
+        [Feature::RollingUpgrade, Feature::Leases, Feature::Locks, Feature::Membership];
 
     const fn chance(self) -> Chance {
         match self {
             Feature::RollingUpgrade => Chance::percent(25),
             Feature::Leases => Chance::percent(40),
             Feature::Locks => Chance::percent(25),
+            Feature::Membership => Chance::percent(40),
         }
     }
 

@@ -169,7 +169,7 @@ impl World {
     }
 
     fn on_reply(&mut self, request: RequestId, result: Result<Reply, RequestError>) {
-        if self.on_worker_reply(request, &result) {
+        if self.on_membership_reply(request, &result) || self.on_worker_reply(request, &result) {
             return;
         }
         let Some(&index) = self.owners.get(&request) else { return };

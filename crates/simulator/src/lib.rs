@@ -15,6 +15,7 @@ mod judges;
 mod lease_holder;
 mod lock_contender;
 mod mark;
+mod membership_nemesis;
 mod mutant;
 mod network;
 mod node_clock;

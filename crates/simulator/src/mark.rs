@@ -27,11 +27,19 @@ pub enum Mark {
     LockTaken,
     /// A write of somebody who held a lock no more was kept out by its fence.
     FenceKeptOut,
+    /// A member was removed and another votes in its place.
+    MemberReplaced,
+    /// A removed member stopped by itself.
+    RemovedMemberStopped,
+    /// A learner was promoted.
+    LearnerPromoted,
+    /// A leader objected to a change of membership.
+    LeaderObjected,
 }
 
 impl Mark {
     /// All of them.
-    pub const ALL: [Mark; 9] = [
+    pub const ALL: [Mark; 13] = [
         Mark::LevelRaisedUnderLoad,
         Mark::NotCapable,
         Mark::OldBuildRefused,
@@ -41,6 +49,10 @@ impl Mark {
         Mark::RenewedTooLate,
         Mark::LockTaken,
         Mark::FenceKeptOut,
+        Mark::MemberReplaced,
+        Mark::RemovedMemberStopped,
+        Mark::LearnerPromoted,
+        Mark::LeaderObjected,
     ];
 }
 

@@ -37,6 +37,8 @@ pub enum Mutant {
     RenewalRevives,
     /// A front end forgets the comparisons of a transaction that writes one key.
     FenceForgotten,
+    /// A member goes on with the first member table that it heard of.
+    TableForgotten,
 }
 
 impl Mutant {
@@ -49,12 +51,13 @@ impl Mutant {
                 &[Feature::Leases]
             }
             Mutant::FenceForgotten => &[Feature::Locks],
+            Mutant::TableForgotten => &[Feature::Membership],
             _ => &[],
         }
     }
 
     /// All of them.
-    pub const ALL: [Mutant; 12] = [
+    pub const ALL: [Mutant; 13] = [
         Mutant::NoSync,
         Mutant::ClocksBeyondBound,
         Mutant::ReadWithoutBarrier,
@@ -67,6 +70,7 @@ impl Mutant {
         Mutant::LeaseClockFromZero,
         Mutant::RenewalRevives,
         Mutant::FenceForgotten,
+        Mutant::TableForgotten,
     ];
 
     /// Makes the world one in which the bug can show.
@@ -106,7 +110,8 @@ impl Mutant {
             Mutant::OldBuildLies
             | Mutant::GateIgnored
             | Mutant::RenewalRevives
-            | Mutant::FenceForgotten => {}
+            | Mutant::FenceForgotten
+            | Mutant::TableForgotten => {}
         }
     }
 }

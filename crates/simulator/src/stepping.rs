@@ -122,7 +122,8 @@ impl World {
     fn on_fatal(&mut self, slot: Slot, sentence: &str) {
         if self.nodes[slot].disk.is_broken() {
             self.crash_and_restart(slot, Crash::Kill);
-        } else if !self.excuse_old_build(slot, Mark::OldBuildStopped) {
+        } else if !self.excuse_removed(slot) && !self.excuse_old_build(slot, Mark::OldBuildStopped)
+        {
             self.violate("no node stops by itself", format!("node {slot}: {sentence}"));
         }
     }
@@ -151,8 +152,11 @@ impl World {
         self.tell_narrator(|| format!("node {slot} log: {effect:?}"));
         match effect {
             LogEffect::Send { to, message } => {
-                let to = self.slot_of(to);
-                self.send(slot, to, &message);
+                let receiver = self.slot_of(to);
+                // Nobody is connected to a member that has been replaced.
+                if self.nodes[receiver].id == to {
+                    self.send(slot, receiver, &message);
+                }
             }
             LogEffect::Applier(event) => {
                 if let Some(event) = self.witness_applier_event(slot, event) {
@@ -240,6 +244,7 @@ impl World {
                     self.snapshots += 1;
                     self.witness.snapshot_installed(slot, *group, position.index);
                 }
+                let event = self.forget_changes(slot, event);
                 self.tell(slot, event);
             }
             ApplierEffect::Reply { request, result } => {

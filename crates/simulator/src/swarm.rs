@@ -169,6 +169,10 @@ impl Swarm {
                 let mean = FaultKind::Upgrade.mean_interval() * rng.pick(&[1, 2]);
                 self.faults.insert(FaultKind::Upgrade, mean);
             }
+            Feature::Membership => {
+                let mean = FaultKind::Replacement.mean_interval() * rng.pick(&[1, 2]);
+                self.faults.insert(FaultKind::Replacement, mean);
+            }
             Feature::Leases | Feature::Locks => {}
         }
     }
@@ -207,7 +211,7 @@ impl Swarm {
                 keyspace(2),
             ],
             initial_voters: (1..=self.nodes as u64).map(NodeId).collect(),
-            founders: Vec::new(),
+            founders: (0..self.nodes).map(founder).collect(),
             contacts: Vec::new(),
             member,
             heartbeat_interval: Duration::from_nanos(timing.heartbeat_interval),
@@ -247,6 +251,12 @@ impl Swarm {
             feature_level: LEVEL,
         }
     }
+}
+
+/// What settings say of the first member of a slot.
+fn founder(slot: Slot) -> Member {
+    let peer_addresses = vec![format!("n{slot}:2380")];
+    Member { id: NodeId(slot as u64 + 1), peer_addresses, ..Member::default() }
 }
 
 fn draw_network(rng: &mut Rng) -> NetworkProfile {

@@ -24,6 +24,18 @@ fn must_be_caught(mutant: Mutant, invariants: &[&str]) {
 }
 
 #[test]
+fn a_member_that_forgets_changes_of_membership_is_caught() {
+    must_be_caught(
+        Mutant::TableForgotten,
+        &[
+            "an acknowledged change of membership is in force",
+            "healed members converge",
+            "a healed quorum makes progress",
+        ],
+    );
+}
+
+#[test]
 fn a_disk_that_syncs_too_late_is_caught() {
     must_be_caught(Mutant::NoSync, &["members agree", "no node stops by itself"]);
 }

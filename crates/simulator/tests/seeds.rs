@@ -1,7 +1,7 @@
 //! Ten seeds on every `cargo test`: whole clusters under faults, at least a simulated minute each.
 //! More run in `cargo xtask ci` and by `quorate sim`.
 
-use simulator::{Options, run_seed, run_seeds};
+use simulator::{Feature, Mark, Options, run_seed, run_seeds};
 
 fn run(seeds: std::ops::Range<u64>) {
     let totals = run_seeds(seeds, &Options::default(), |report| {
@@ -23,6 +23,18 @@ fn seeds_0_to_4() {
 #[test]
 fn seeds_5_to_9() {
     run(5..10);
+}
+
+/// Members are replaced for good, whatever else a seed draws.
+#[test]
+fn members_are_replaced_under_load() {
+    const MEMBERSHIP: &[Feature] = &[Feature::Membership];
+    let options = Options { features: Some(MEMBERSHIP), ..Options::default() };
+    let totals = run_seeds(100..103, &options, |report| {
+        println!("{report}");
+        assert!(report.violation.is_none(), "seed {} failed", report.seed);
+    });
+    assert!(totals.marks.count(Mark::MemberReplaced) > 0, "{totals}");
 }
 
 /// Nothing but the seed decides: a second run is the same run, event by event.

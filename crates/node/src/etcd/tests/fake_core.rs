@@ -250,6 +250,7 @@ impl Machines {
             matched: vec![],
             waiting: 0,
             membership: consensus::Membership::of_voters([MEMBER]),
+            membership_settled: true,
         });
         NodeStatus { groups: groups.collect(), log_bytes: 4096, short_of_space, corrupt: vec![] }
     }
