@@ -3,12 +3,14 @@
 use crate::divergence::StateHashes;
 use crate::follower_reads::{FollowerReads, WaitingRead};
 use crate::lease_clock::{LeaseClock, Tick};
+use crate::membership_reconciler::is_active;
 use crate::request_waiting_list::{Leadership, RequestWaitingList};
 use crate::{CoreConfig, GroupStatus};
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, Term};
-use consensus::{Config, LeaseMode, ProposeError, Raft, ReadToken, Recovered};
+use consensus::{Config, LeaseMode, ProgressState, ProposeError, Raft, ReadToken, Recovered};
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 use store::LeaseStatus;
 use store::command::Envelope;
 
@@ -35,6 +37,8 @@ pub(crate) struct GroupLog {
     pub(crate) applied: LogIndex,
     /// Positions up to which the engine was flushed, ascending, that the log still holds.
     pub(crate) flushed: VecDeque<LogPosition>,
+    /// Where the snapshots end that members were sent last.
+    pub(crate) sending: BTreeMap<NodeId, LogIndex>,
     /// Committed entries that left the cache are being read from the log.
     pub(crate) reading_committed: Option<LogIndex>,
     pub(crate) lease_clock: LeaseClock,
@@ -60,10 +64,29 @@ impl GroupLog {
             unapplied: 0,
             applied: raft.committed(),
             flushed: VecDeque::new(),
+            sending: BTreeMap::new(),
             reading_committed: None,
             lease_clock: LeaseClock::default(),
             raft,
         }
+    }
+
+    /// At the leader: behind which index members that answer still need the log.
+    pub(crate) fn lacking_from(
+        &mut self,
+        now: Monotonic,
+        silence_max: Duration,
+    ) -> Option<LogIndex> {
+        let peers = self.raft.progress();
+        self.sending.retain(|member, _| peers.iter().any(|peer| peer.node == *member));
+        let active = peers.iter().filter(|peer| is_active(peer, now, silence_max));
+        let lacking = active.filter_map(|peer| match peer.state {
+            ProgressState::Snapshot => self.sending.get(&peer.node).copied(),
+            ProgressState::Replicate => Some(peer.matched),
+            // Nobody knows yet what it has.
+            ProgressState::Probe => None,
+        });
+        lacking.min()
     }
 
     /// Whom to send requests to, if anybody.

@@ -182,7 +182,7 @@ impl LogMachine {
                 self.on_membership_applied(request, sequence, outcome);
             }
             LogEvent::Session { group, session, open } => self.on_session(group, session, open),
-            LogEvent::Flushed { group, position } => self.on_flushed(group, position),
+            LogEvent::Flushed { group, position } => self.on_flushed(group, position, now),
             LogEvent::FeatureLevel { level, possible } => self.on_feature_level(level, possible),
             LogEvent::Applied { group, index, weight, answered, hashes, leases } => {
                 self.log(group).on_leases(index, leases, now);
@@ -190,6 +190,7 @@ impl LogMachine {
             }
             LogEvent::SnapshotRead { group, peer, read } => {
                 if let Some(log) = self.groups.get_mut(&group) {
+                    log.sending.insert(peer, read.position.index);
                     log.raft.handle_snapshot_read(now, peer, read);
                 }
             }

@@ -1,5 +1,5 @@
-//! Membership nemesis: members are removed for good, and others added in their place, under load and
-//! while everything else goes wrong.
+//! Membership nemesis: members are removed for good, and others added in their place, under load
+//! and while everything else goes wrong.
 //!
 //! One machine at a time: its member is removed, the machine emptied, and a member with a new id
 //! added, as a voter or as a learner that is promoted, and started there. What happened is read off

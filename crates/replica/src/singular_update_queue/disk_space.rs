@@ -40,14 +40,21 @@ impl LogMachine {
         self.tell_learners(now);
     }
 
-    /// Cuts the log at the newest flushed position that leaves enough for members that were away.
-    pub(super) fn on_flushed(&mut self, group: GroupId, position: LogPosition) {
-        let keeps_none = group == GroupId::CONSISTENT_CORE || self.log_is_too_large();
+    /// Cuts the log at the newest flushed position that leaves enough for members that were away,
+    /// and what members that answer still lack: one that is sent a snapshot goes on behind it.
+    pub(super) fn on_flushed(&mut self, group: GroupId, position: LogPosition, now: Monotonic) {
+        let too_large = self.log_is_too_large();
+        let keeps_none = group == GroupId::CONSISTENT_CORE || too_large;
         let retained = if keeps_none { 0 } else { self.config.limits.retained_entries };
+        let silence_max = self.config.election_timeout;
         let log = self.log(group);
+        let lacking = log.lacking_from(now, silence_max).filter(|_| !too_large);
         log.flushed.push_back(position);
         let mut through = None;
-        while log.flushed.front().is_some_and(|flushed| flushed.index + retained <= log.applied) {
+        while log.flushed.front().is_some_and(|flushed| {
+            flushed.index + retained <= log.applied
+                && lacking.is_none_or(|lacking| flushed.index <= lacking)
+        }) {
             through = log.flushed.pop_front();
         }
         if let Some(through) = through.filter(|cut| cut.index >= log.raft.first_index()) {
