@@ -5,10 +5,10 @@
 //! `.ci/run` does first.
 
 mod client_cluster;
+mod client_suites;
 mod differential;
 mod etcdctl_suite;
 mod failover_steps;
-mod rust_client_suite;
 mod shell;
 mod simulation_steps;
 mod stock_etcd;
@@ -62,7 +62,7 @@ impl Context {
 /// A step's name on the command line, and what it does.
 type Step = (&'static str, fn(&Context, &mut Tally));
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 11] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", tidy),
@@ -71,7 +71,9 @@ const STEPS: [Step; 9] = [
     ("failover", failover_steps::run),
     ("etcdctl", etcdctl_suite::run),
     ("etcdctl-differential", differential::run),
-    ("rust-client", rust_client_suite::run),
+    ("rust-client", client_suites::rust),
+    ("go-client", client_suites::go),
+    ("python-client", client_suites::python),
 ];
 
 /// Names of all steps, in order.

@@ -31,3 +31,4 @@ s/^"ID" : [0-9]{15,}/"ID" : <id>/
 s/^lease [0-9a-f]{16} /lease <id> /
 s/remaining\([0-9]+s\)/remaining(<time>)/
 s/"ttl":[0-9]+,"granted/"ttl":<time>,"granted/
+/^"TTL" : [0-9]+$/{N;s/.*\n"GrantedTTL"/"TTL" : <time>\n"GrantedTTL"/}

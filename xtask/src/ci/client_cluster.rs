@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use super::Context;
 
 /// Away from a cluster that a developer keeps, and below the ports that the system hands out:
-/// members listen on 9879, 19879, 29879.
-pub(super) const OFFSET: u16 = 7_500;
+/// members listen on 9679, 19679, 29679.
+pub(super) const OFFSET: u16 = 7_300;
 
 /// For a second cluster at the same time.
-pub(super) const SECOND_OFFSET: u16 = 7_600;
+pub(super) const SECOND_OFFSET: u16 = 7_400;
 
 /// How long a cluster may take to stop when asked to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);

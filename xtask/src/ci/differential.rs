@@ -19,7 +19,7 @@ use super::stock_etcd::{self, StockEtcd};
 use super::tally::Tally;
 
 /// One after the other, each by itself.
-const SCRIPTS: [&str; 5] = ["kv", "txn", "watch", "compaction", "endpoint"];
+const SCRIPTS: [&str; 7] = ["kv", "txn", "watch", "lease", "lock", "compaction", "endpoint"];
 
 /// How long one script may take.
 const SCRIPT_TIMEOUT_SECONDS: &str = "150";

@@ -73,7 +73,8 @@ pub(super) fn newest(context: &Context) -> Option<Result<StockEtcd, String>> {
     })
 }
 
-fn build(context: &Context, binary: &Path, package: &str) -> Result<(), String> {
+/// Builds a package of the module in `xtask/clients/etcd`, which pins the release.
+pub(super) fn build(context: &Context, binary: &Path, package: &str) -> Result<(), String> {
     let mut build = Command::new("timeout");
     build.args([BUILD_TIMEOUT_SECONDS, "go", "build", "-o"]).arg(binary).arg(package);
     run_to_end(build.current_dir(context.root.join("xtask/clients/etcd")))
