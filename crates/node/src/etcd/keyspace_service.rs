@@ -24,7 +24,7 @@ use store::{RangeCursor, Reader, StoreFailure, StreamError};
 use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
-use wire::etcd::errors::{NOT_SUPPORTED_FOR_LEARNER, TOO_MANY_REQUESTS};
+use wire::etcd::errors::NOT_SUPPORTED_FOR_LEARNER;
 use wire::etcd::keyspace_reply::Answerer;
 use wire::etcd::keyspace_request::{self as request, Consistency, TxnPlan};
 use wire::etcd::{ProtocolError, pb};
@@ -156,9 +156,12 @@ impl Kv for KeyspaceService {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
         let (metadata, _, message) = request.into_parts();
+        if self.handle.is_learner() && !message.serializable {
+            return Err(refusal::status(NOT_SUPPORTED_FOR_LEARNER));
+        }
         let (range, consistency) = request::range_stream(message).map_err(refusal::status)?;
-        let permit = Arc::clone(&self.range_streams).try_acquire_owned();
-        let permit = permit.map_err(|_| refusal::status(TOO_MANY_REQUESTS))?;
+        let permit = Arc::clone(&self.range_streams).acquire_owned().await;
+        let permit = permit.map_err(|_| Status::unavailable("quorate: stopping"))?;
         self.settle(&metadata, consistency).await?;
         let reader = self.handle.reader(GroupId::KEYSPACE);
         let reader = reader.map_err(|failure| refusal::failed_read(&failure))?;

@@ -57,8 +57,9 @@ pub(super) const REPLY_BUDGET_BYTES: usize = 512 * 1024 * 1024;
 /// A part of a RangeStream holds about this many bytes, or one pair (etcd aims at 1.5 MiB).
 pub(super) const RANGE_PART_BYTES: usize = 1024 * 1024;
 
-/// RangeStreams at once, per runtime; each pins a snapshot of the engine.
-pub(super) const RANGE_STREAMS: usize = 256;
+/// RangeStreams at once, per runtime; others wait. Each pins a snapshot of the engine and holds a
+/// few parts.
+pub(super) const RANGE_STREAMS: usize = 64;
 
 /// Parts of a streamed reply that wait for their client.
 pub(super) const STREAMED_PARTS: usize = 2;
@@ -81,5 +82,8 @@ pub(super) const RENEWAL_TIMEOUT_ELECTIONS: u32 = 2;
 pub(super) const LEADERLESS_TICKS: u32 = 3;
 
 const _: () = assert!(STREAM_RENEWALS_MAX <= RENEWALS_WAITING_MAX);
+// Streams take no more than large replies may.
+const _: () =
+    assert!(RANGE_STREAMS * (STREAMED_PARTS + 1) * RANGE_PART_BYTES <= REPLY_BUDGET_BYTES);
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(wire::etcd::limits::MESSAGE_BYTES_MAX <= STREAM_WINDOW_BYTES as usize);

@@ -209,10 +209,13 @@ impl Maintenance for MaintenanceService {
     }
 }
 
-/// Members short of disk space, in etcd's words.
+/// Members short of space, and a state on which no majority agrees, in etcd's words.
 pub(super) fn alarms(status: &NodeStatus) -> Vec<pb::AlarmMember> {
-    let alarm = pb::AlarmType::Nospace as i32;
-    status.short_of_space.iter().map(|id| pb::AlarmMember { member_id: id.0, alarm }).collect()
+    let alarm = |member_id, kind: pb::AlarmType| pb::AlarmMember { member_id, alarm: kind as i32 };
+    let short = status.short_of_space.iter().map(|id| alarm(id.0, pb::AlarmType::Nospace));
+    // Nobody can say whose state is wrong; etcd then says member 0, too.
+    let corrupt = (!status.corrupt.is_empty()).then(|| alarm(0, pb::AlarmType::Corrupt));
+    short.chain(corrupt).collect()
 }
 
 /// As etcd prints an alarm among a status's errors.

@@ -3,6 +3,10 @@
 use super::limits::REQUEST_TIME_BASE;
 use crate::NodeHandle;
 use clocks::GroupId;
+use std::time::Duration;
+
+/// A stuck core is what other probes are about.
+const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// One question; names as etcd's `/livez` and `/readyz` have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +45,11 @@ impl Probe {
     /// Asks; the error says what is wrong.
     pub(super) async fn ask(self, handle: &NodeHandle) -> Result<(), String> {
         match self {
-            // A member that contradicts the majority stops; whoever still answers does not.
-            Probe::DataCorruption => Ok(()),
+            // A member that contradicts a majority stops; this is about there being none.
+            Probe::DataCorruption => match handle.status(STATUS_PATIENCE).await {
+                Ok(status) if !status.corrupt.is_empty() => Err("alarm activated: CORRUPT".into()),
+                _ => Ok(()),
+            },
             Probe::SerializableRead => {
                 handle.reader(GroupId::KEYSPACE).map(drop).map_err(|failure| failure.to_string())
             }

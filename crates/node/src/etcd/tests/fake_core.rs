@@ -34,6 +34,8 @@ pub(super) struct Mood {
     pub(super) silent: bool,
     /// Members short of disk space.
     pub(super) short_of_space: Vec<NodeId>,
+    /// Groups on whose state no majority agrees.
+    pub(super) corrupt: Vec<GroupId>,
 }
 
 /// The core, its front end and its address.
@@ -190,7 +192,7 @@ impl Machines {
             return;
         }
         let result = match (mood.refuse, request.ask) {
-            (_, Ask::Status) => Ok(Reply::Status(self.status(mood.short_of_space))),
+            (_, Ask::Status) => Ok(Reply::Status(self.status(mood.short_of_space, mood.corrupt))),
             (Some(error), _) => Err(error),
             (None, Ask::Write(command)) => {
                 self.apply(request.group, request.caller, command).map(Reply::Written)
@@ -237,7 +239,7 @@ impl Machines {
         outcome.map_err(RequestError::Refused)
     }
 
-    fn status(&self, short_of_space: Vec<NodeId>) -> NodeStatus {
+    fn status(&self, short_of_space: Vec<NodeId>, corrupt: Vec<GroupId>) -> NodeStatus {
         let groups = self.machines.iter().map(|(group, (machine, _))| GroupStatus {
             group: *group,
             role: Role::Leader,
@@ -252,6 +254,6 @@ impl Machines {
             membership: consensus::Membership::of_voters([MEMBER]),
             membership_settled: true,
         });
-        NodeStatus { groups: groups.collect(), log_bytes: 4096, short_of_space, corrupt: vec![] }
+        NodeStatus { groups: groups.collect(), log_bytes: 4096, short_of_space, corrupt }
     }
 }

@@ -66,6 +66,11 @@ fn liveness_and_readiness_can_be_asked_check_by_check() {
     assert_eq!(get(&core, "/readyz?verbose"), (200, all.into()));
     assert_eq!(get(&core, "/livez/serializable_read"), (200, "ok\n".into()));
 
+    core.feel(|mood| mood.corrupt = vec![clocks::GroupId::KEYSPACE]);
+    assert_eq!(get(&core, "/readyz/data_corruption").0, 503);
+    assert!(get(&core, "/health").1.contains("ALARM CORRUPT"));
+    core.feel(|mood| mood.corrupt.clear());
+
     core.feel(|mood| mood.refuse = Some(RequestError::TimedOut));
     let (code, body) = get(&core, "/readyz");
     assert_eq!(code, 503);
