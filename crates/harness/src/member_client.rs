@@ -17,9 +17,9 @@ use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::proto::etcdserverpb::request_op::Request as TxnRequestOp;
 use crate::proto::etcdserverpb::watch_client::WatchClient;
 use crate::proto::etcdserverpb::{
-    Compare, LeaseGrantRequest, Member, MemberAddRequest, MemberListRequest, MemberPromoteRequest,
-    MemberRemoveRequest, MoveLeaderRequest, PutRequest, RangeRequest, RequestOp, SnapshotRequest,
-    StatusRequest, StatusResponse, TxnRequest,
+    CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, Member, MemberAddRequest,
+    MemberListRequest, MemberPromoteRequest, MemberRemoveRequest, MoveLeaderRequest, PutRequest,
+    RangeRequest, RequestOp, SnapshotRequest, StatusRequest, StatusResponse, TxnRequest,
 };
 
 /// How a request failed, by what is known of its effect.
@@ -102,10 +102,32 @@ impl MemberClient {
 
     /// A linearizable read: the keyspace's revision, and what the key holds.
     pub async fn get(&self, key: &[u8]) -> Result<(u64, Option<Versioned>), CallError> {
-        let request = RangeRequest { key: key.to_vec(), ..RangeRequest::default() };
+        self.get_at(key, 0).await
+    }
+
+    /// The same as of a revision; 0: of now.
+    pub async fn get_at(&self, key: &[u8], at: u64) -> Result<(u64, Option<Versioned>), CallError> {
+        let at = i64::try_from(at).unwrap_or(i64::MAX);
+        let request = RangeRequest { key: key.to_vec(), revision: at, ..RangeRequest::default() };
         let reply = KvClient::new(self.channel.clone()).range(request).await?.into_inner();
         let at = revision(reply.header.map(|header| header.revision));
         Ok((at, reply.kvs.into_iter().next().map(versioned)))
+    }
+
+    /// Deletes every key under `prefix`; returns the revision.
+    pub async fn delete_prefix(&self, prefix: &[u8]) -> Result<u64, CallError> {
+        let (key, range_end) = (prefix.to_vec(), prefix_end(prefix));
+        let request = DeleteRangeRequest { key, range_end, ..DeleteRangeRequest::default() };
+        let reply = KvClient::new(self.channel.clone()).delete_range(request).await?;
+        Ok(revision(reply.into_inner().header.map(|header| header.revision)))
+    }
+
+    /// Forgets history below `at`.
+    pub async fn compact(&self, at: u64) -> Result<(), CallError> {
+        let at = i64::try_from(at).unwrap_or(i64::MAX);
+        let request = CompactionRequest { revision: at, ..CompactionRequest::default() };
+        KvClient::new(self.channel.clone()).compact(request).await?;
+        Ok(())
     }
 
     /// Every key under `prefix` as this member has it, without asking anybody else.

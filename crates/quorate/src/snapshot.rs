@@ -22,7 +22,7 @@ pub(crate) fn run(options: SnapshotOptions) -> Result<(), Failure> {
                     summary.compacted, of.feature_level
                 ));
             } else {
-                crate::say(format!("hash      {hash:08x}"));
+                crate::say(format!("hash      {hash} ({hash:08x})"));
                 crate::say(format!("revision  {revision}"));
                 crate::say(format!("keys      {keys}"));
                 crate::say(format!("bytes     {bytes}"));
