@@ -20,7 +20,7 @@ use std::time::Duration;
 use store::command::{Caller, Command};
 use store::range::Revision;
 use store::reply::Outcome;
-use store::{Engine, Reader, StoreFailure};
+use store::{Accounts, Engine, Reader, StoreFailure};
 use tokio::sync::watch;
 
 /// The core answers by the deadline; a caller waits a little longer for that answer.
@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) log_bytes: AtomicU64,
     /// What the state may take.
     pub(crate) quota: Arc<StateQuota>,
+    /// Users and roles of the keyspace, as of the last batch applied.
+    pub(crate) accounts: watch::Sender<Arc<Accounts>>,
     /// The keyspace holds nothing that was superseded at or before this revision.
     pub(crate) compacted: watch::Sender<Revision>,
     /// Turns true once the node stops.
@@ -322,6 +324,13 @@ impl NodeHandle {
     /// If the engine fails; the node is stopping then.
     pub fn reader(&self, group: GroupId) -> Result<Reader, StoreFailure> {
         Reader::open(&self.shared.engine, group)
+    }
+
+    /// Users and roles as this member has them now. What is read is decided by those of its own
+    /// reader ([`Reader::accounts`]), what is written where it is applied.
+    #[must_use]
+    pub fn accounts(&self) -> Arc<Accounts> {
+        Arc::clone(&self.shared.accounts.borrow())
     }
 
     /// What is counted; front ends count their traffic here.

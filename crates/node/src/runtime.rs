@@ -189,6 +189,7 @@ impl Node {
             let progress = shared.progress_of(*group);
             progress.applied.store(applied.position.index, std::sync::atomic::Ordering::Release);
         }
+        shared.accounts.send_replace(applier.accounts(GroupId::KEYSPACE));
         let log = shared.log.clone();
         let on_completion: OnCompletion =
             Arc::new(move |completion| log.push(LogEvent::Disk(completion).into()));
@@ -545,6 +546,7 @@ fn shared(
         log_bytes: std::sync::atomic::AtomicU64::new(0),
         quota: Arc::new(StateQuota::new(config.quota_bytes)),
         compacted: tokio::sync::watch::channel(0).0,
+        accounts: watch::Sender::default(),
         stopping: watch::Sender::new(false),
         learner: std::sync::atomic::AtomicBool::new(false),
     }

@@ -20,8 +20,8 @@ use store::command::SessionId;
 use store::range::Revision;
 use store::reply::{Outcome, StoreError};
 use store::{
-    Content, Engine, MachineKind, MembershipRefusal, Reader, SnapshotReader, SnapshotRefusal,
-    SnapshotWrite, StateMachine, StoreFailure, ToApply,
+    Accounts, Content, Engine, MachineKind, MembershipRefusal, Reader, SnapshotReader,
+    SnapshotRefusal, SnapshotWrite, StateMachine, StoreFailure, ToApply,
 };
 
 /// Versions or keys that one step of background work looks at.
@@ -43,6 +43,8 @@ struct Group {
     /// Reads that wait until an index is applied.
     awaiting: BTreeMap<LogIndex, Vec<RequestId>>,
     snapshots: BTreeMap<NodeId, OpenSnapshot>,
+    /// The users and roles of which the host knows.
+    accounts: Arc<Accounts>,
     /// Up to where the host was told that compaction is physically done.
     compacted: Revision,
 }
@@ -74,12 +76,14 @@ impl Applier {
         for &(group, kind) in &config.groups {
             let machine = StateMachine::open(Arc::clone(&engine), group, kind, config.store)
                 .map_err(|failure| failure.to_string())?;
+            let accounts = Arc::clone(machine.accounts());
             let group_state = Group {
                 kind,
                 machine,
                 expected: BTreeMap::new(),
                 awaiting: BTreeMap::new(),
                 snapshots: BTreeMap::new(),
+                accounts,
                 compacted: 0,
             };
             groups.insert(group, group_state);
@@ -137,6 +141,15 @@ impl Applier {
     #[must_use]
     pub fn reader(&self, group: GroupId) -> Reader {
         self.groups[&group].machine.reader()
+    }
+
+    /// The users and roles of a group, as of the last batch applied.
+    ///
+    /// # Panics
+    /// If the group is not one of this node's.
+    #[must_use]
+    pub fn accounts(&self, group: GroupId) -> Arc<Accounts> {
+        Arc::clone(self.groups[&group].machine.accounts())
     }
 
     /// Chain hash of a group's state at its applied index, for checkers.
@@ -242,6 +255,7 @@ impl Applier {
             let (revision, events) = (applied.revision, applied.events.into());
             self.effects.push_back(ApplierEffect::Watch { group, revision, events });
         }
+        self.tell_accounts(group);
         self.release_reads(group);
         let hashes = applied.hashes;
         let leases = self.group(group).machine.lease_status();
@@ -321,6 +335,15 @@ impl Applier {
             self.tell_log(LogEvent::MemberTable(table));
         }
         Ok(())
+    }
+
+    fn tell_accounts(&mut self, group: GroupId) {
+        let state = self.group(group);
+        if !Arc::ptr_eq(&state.accounts, state.machine.accounts()) {
+            state.accounts = Arc::clone(state.machine.accounts());
+            let accounts = Arc::clone(&state.accounts);
+            self.effects.push_back(ApplierEffect::Accounts { group, accounts });
+        }
     }
 
     fn await_applied(&mut self, group: GroupId, index: LogIndex, requests: Vec<RequestId>) {
@@ -502,6 +525,7 @@ impl Applier {
             let revision = self.reader(group).revision();
             self.effects.push_back(ApplierEffect::WatchReset { group, revision });
         }
+        self.tell_accounts(group);
         if group == GroupId::CONSISTENT_CORE {
             self.check_feature_level()?;
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use store::command::SessionId;
 use store::range::Revision;
 use store::reply::Outcome;
-use store::{LeaseStatus, MemberTable, RevisionEvents};
+use store::{Accounts, LeaseStatus, MemberTable, RevisionEvents};
 use wal::DiskCompletion;
 
 /// Input of the log machine.
@@ -259,6 +259,13 @@ pub enum ApplierEffect {
         group: GroupId,
         /// Its revision now.
         revision: Revision,
+    },
+    /// Users or roles changed: for whoever has to know who may ask, before anybody is answered.
+    Accounts {
+        /// Whose.
+        group: GroupId,
+        /// All of them now.
+        accounts: Arc<Accounts>,
     },
     /// Nothing that was superseded at or before this revision is stored any more.
     Compacted {

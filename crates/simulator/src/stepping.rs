@@ -264,7 +264,7 @@ impl World {
             ApplierEffect::WatchReset { group, revision } => {
                 self.push_hub(slot, HubWork::Reset(group, revision));
             }
-            ApplierEffect::Compacted { .. } => {}
+            ApplierEffect::Accounts { .. } | ApplierEffect::Compacted { .. } => {}
             ApplierEffect::Flush => self.begin_flush(slot),
             ApplierEffect::WantsIdle => self.process(slot).wants_idle = true,
             ApplierEffect::Fatal(sentence) => self.on_fatal(slot, &sentence),

@@ -267,6 +267,9 @@ impl ApplierThread {
                 ApplierEffect::WatchReset { group: GroupId::KEYSPACE, revision } => {
                     self.shared.watches.skip(*revision);
                 }
+                ApplierEffect::Accounts { group: GroupId::KEYSPACE, accounts } => {
+                    self.shared.accounts.send_replace(Arc::clone(accounts));
+                }
                 ApplierEffect::Log(event) => self.publish(event),
                 _ => {}
             }
@@ -278,7 +281,9 @@ impl ApplierThread {
                 ApplierEffect::Reply { request, result } => {
                     self.shared.replies.resolve(request, result);
                 }
-                ApplierEffect::Watch { .. } | ApplierEffect::WatchReset { .. } => {}
+                ApplierEffect::Watch { .. }
+                | ApplierEffect::WatchReset { .. }
+                | ApplierEffect::Accounts { .. } => {}
                 ApplierEffect::Compacted { group: GroupId::KEYSPACE, revision } => {
                     self.shared.compacted.send_replace(revision);
                 }

@@ -228,6 +228,7 @@ impl Cluster {
                 ApplierEffect::WantsIdle => node.applier.handle(ApplierEvent::Idle),
                 ApplierEffect::Watch { .. }
                 | ApplierEffect::WatchReset { .. }
+                | ApplierEffect::Accounts { .. }
                 | ApplierEffect::Compacted { .. } => {}
                 ApplierEffect::Fatal(why) => fatal = Some(why),
             }

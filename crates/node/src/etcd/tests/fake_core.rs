@@ -133,6 +133,7 @@ fn new_handle() -> NodeHandle {
         log_bytes: AtomicU64::new(0),
         quota: Arc::default(),
         compacted: tokio::sync::watch::channel(0).0,
+        accounts: tokio::sync::watch::Sender::default(),
         stopping: tokio::sync::watch::channel(false).0,
         learner: std::sync::atomic::AtomicBool::new(false),
     };
@@ -224,6 +225,9 @@ impl Machines {
         let position = LogPosition::new(TERM, machine.applied().index + 1);
         let entry = ToApply { position, content: Content::Command(envelope.encode()) };
         let applied = machine.apply(vec![entry]).expect("memory does not fail");
+        if group == GroupId::KEYSPACE {
+            self.handle.shared.accounts.send_replace(Arc::clone(machine.accounts()));
+        }
         // Before anybody is told: a watch created afterwards must not see it.
         if !applied.events.is_empty() {
             self.handle.shared.watches.applied(applied.revision, applied.events.into());
