@@ -70,11 +70,16 @@ impl Retention {
     }
 }
 
-/// Hours, or numbers with units one behind the other, as Go writes durations.
+/// Hours, or a duration.
 fn period(text: &str) -> Option<Duration> {
     if let Ok(hours) = text.parse::<u64>() {
         return hours.checked_mul(3600).map(Duration::from_secs);
     }
+    go_duration(text)
+}
+
+/// Numbers with units one behind the other, as Go writes durations.
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total) = (text, Duration::ZERO);
     while !rest.is_empty() {
         let digits = rest.find(|at: char| !(at.is_ascii_digit() || at == '.'))?;

@@ -21,6 +21,7 @@ pub use initial_cluster::{ClusterIdentity, ClusterState, InitialMember};
 pub use tls_settings::TlsConfig;
 
 use crate::auto_compaction::Retention;
+use crate::etcd::AuthSettings;
 use crate::log_disk::SyncForm;
 use crate::log_structured_merge_tree::EngineLimits;
 use listeners::Listeners;
@@ -74,6 +75,12 @@ pub struct Settings {
     pub election_ms: Option<u64>,
     /// Milliseconds that a leader may answer reads by itself after a heartbeat; 0: never.
     pub lease_ms: Option<u64>,
+    /// What users show with their calls, `simple` or `jwt,…`.
+    pub auth_token: Option<String>,
+    /// Seconds that a simple token lasts after its last use.
+    pub auth_token_ttl: Option<u64>,
+    /// Work factor of password hashes, 4 to 31; each step doubles it.
+    pub bcrypt_cost: Option<u32>,
     /// Cache of the storage engine, in MiB.
     pub cache_mib: Option<u64>,
     /// Free disk space below which writes are refused, in MiB.
@@ -172,6 +179,8 @@ pub struct NodeConfig {
     pub lease: Duration,
     /// Bounds of the storage engine.
     pub engine: EngineLimits,
+    /// How users prove who they are, once authentication is on.
+    pub auth: AuthSettings,
     /// Free bytes below which writes are refused.
     pub reserve_bytes: u64,
     /// Threads that serve clients.
@@ -239,6 +248,7 @@ impl Settings {
             name data_dir etcd peer admin
             initial_cluster initial_cluster_token initial_cluster_state initial_advertise_peer_urls
             advertise_etcd
+            auth_token auth_token_ttl bcrypt_cost
             heartbeat_ms election_ms lease_ms cache_mib reserve_mib front_ends log_level
             cert_file key_file trusted_ca_file client_cert_auth client_crl_file
             client_cert_allowed_hostname auto_tls
@@ -293,6 +303,11 @@ impl Settings {
             reserve_bytes: mebibytes(
                 "reserve-mib",
                 self.reserve_mib.unwrap_or(DEFAULT_RESERVE_MIB),
+            )?,
+            auth: AuthSettings::of(
+                self.auth_token.as_deref(),
+                self.auth_token_ttl,
+                self.bcrypt_cost,
             )?,
             front_ends: self.front_ends.unwrap_or_else(default_front_ends),
             force_new_cluster: self.force_new_cluster.unwrap_or(false),

@@ -333,6 +333,11 @@ impl NodeHandle {
         Arc::clone(&self.shared.accounts.borrow())
     }
 
+    /// Tells of every change of users and roles from now on.
+    pub(crate) fn account_changes(&self) -> watch::Receiver<Arc<Accounts>> {
+        self.shared.accounts.subscribe()
+    }
+
     /// What is counted; front ends count their traffic here.
     #[must_use]
     pub fn meters(&self) -> &Meters {

@@ -302,7 +302,7 @@ impl Node {
             tokio::spawn(readiness::tell(handle));
             all(listeners.admin.into_iter().map(|listener| admin.clone().serve(listener))).await
         })?);
-        let front_end = EtcdFrontEnd::new(self.handle.clone());
+        let front_end = EtcdFrontEnd::new(self.handle.clone(), &config.auth)?;
         for _ in 0..config.front_ends {
             let doors = config.etcd.iter().zip(&listeners.etcd).map(|(listen, listener)| {
                 let entrance = match listen.transport {

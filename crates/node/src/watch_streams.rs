@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use store::range::Revision;
+use store::range::{KeyRange, Revision};
 use store::{
     Engine, Event, Reader, RevisionEvents, StoreFailure, StreamId, WatchHub, WatchLimits,
     WatchRequest, WatchResponse, WatchStats,
@@ -65,9 +65,14 @@ enum Input {
 
 enum StreamRequest {
     Create(WatchRequest),
+    Refuse(String),
     Cancel(i64),
+    Revoke(Refusal),
     Progress,
 }
+
+/// Why keys may not be watched; none if they may.
+type Refusal = Box<dyn Fn(&KeyRange) -> Option<String> + Send>;
 
 /// Asks on behalf of one stream.
 pub struct WatchSender {
@@ -233,6 +238,8 @@ impl HubThread {
         let Some(open) = self.streams.get_mut(&stream) else { return };
         match request {
             StreamRequest::Create(request) => self.hub.create(stream, request),
+            StreamRequest::Refuse(reason) => self.hub.refuse(stream, reason),
+            StreamRequest::Revoke(refusal) => self.hub.revoke(stream, &*refusal),
             StreamRequest::Cancel(watch) => self.hub.cancel(stream, watch),
             StreamRequest::Progress => self.hub.request_progress(stream),
         }
@@ -255,6 +262,16 @@ impl WatchSender {
     /// Creates a watcher; the answer comes as a response.
     pub async fn create(&self, request: WatchRequest) {
         self.ask(StreamRequest::Create(request)).await;
+    }
+
+    /// Answers a request for a watcher that is not to be made.
+    pub async fn refuse(&self, reason: String) {
+        self.ask(StreamRequest::Refuse(reason)).await;
+    }
+
+    /// Ends the stream's watchers of keys for which there is a reason to.
+    pub async fn revoke(&self, refusal: impl Fn(&KeyRange) -> Option<String> + Send + 'static) {
+        self.ask(StreamRequest::Revoke(Box::new(refusal))).await;
     }
 
     /// Cancels a watcher; the answer comes as a response, if there is such a watcher.

@@ -95,6 +95,16 @@ pub(crate) struct StartOptions {
     /// Milliseconds that a leader may answer reads by itself; 0: never [default: 200].
     #[arg(long)]
     pub(crate) lease_ms: Option<u64>,
+    /// What users show with their calls once authentication is on: simple, or
+    /// jwt,sign-method=…,priv-key=FILE,pub-key=FILE,ttl=5m [default: simple].
+    #[arg(long)]
+    pub(crate) auth_token: Option<String>,
+    /// Seconds that a simple token lasts after its last use [default: 300].
+    #[arg(long)]
+    pub(crate) auth_token_ttl: Option<u64>,
+    /// Work factor of password hashes, 4 to 31; each step doubles it [default: 10].
+    #[arg(long)]
+    pub(crate) bcrypt_cost: Option<u32>,
     /// MiB of memory for the storage engine's cache [default: 128].
     #[arg(long)]
     pub(crate) cache_mib: Option<u64>,

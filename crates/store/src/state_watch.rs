@@ -214,20 +214,44 @@ impl WatchHub {
         self.streams.get(&stream).is_some_and(|stream| stream.outstanding() < limit)
     }
 
+    /// Answers a request for a watcher that is not to be made.
+    pub fn refuse(&mut self, stream: StreamId, reason: String) {
+        if !self.streams.contains_key(&stream) {
+            return;
+        }
+        let response = WatchResponse {
+            created: true,
+            canceled: true,
+            cancel_reason: reason,
+            ..WatchResponse::of(NO_WATCH, self.revision)
+        };
+        self.queue(stream, response);
+    }
+
+    /// Ends the watchers of a stream that may no longer be, each with a reason.
+    pub fn revoke(&mut self, stream_id: StreamId, refusal: &dyn Fn(&KeyRange) -> Option<String>) {
+        let Some(stream) = self.streams.get(&stream_id) else { return };
+        let watchers: Vec<(i64, WatcherKey)> =
+            stream.watchers.iter().map(|(&id, &key)| (id, key)).collect();
+        for (id, key) in watchers {
+            let Some(reason) = refusal(&self.watchers[&key].request.keys) else { continue };
+            self.remove(key);
+            let response = WatchResponse {
+                canceled: true,
+                cancel_reason: reason,
+                ..WatchResponse::of(id, self.revision)
+            };
+            self.queue(stream_id, response);
+        }
+        self.settle_progress(stream_id);
+    }
+
     /// Creates a watcher, or says why not.
     pub fn create(&mut self, stream_id: StreamId, request: WatchRequest) {
         let Some(stream) = self.streams.get_mut(&stream_id) else { return };
         let id = match stream.choose_id(&request, self.limits.stream_watchers_max) {
             Ok(id) => id,
-            Err(reason) => {
-                let response = WatchResponse {
-                    created: true,
-                    canceled: true,
-                    cancel_reason: reason.to_owned(),
-                    ..WatchResponse::of(NO_WATCH, self.revision)
-                };
-                return self.queue(stream_id, response);
-            }
+            Err(reason) => return self.refuse(stream_id, reason.to_owned()),
         };
         let key = self.next_key;
         self.next_key += 1;

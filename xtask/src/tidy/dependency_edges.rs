@@ -59,6 +59,8 @@ const ROWS: [Row; 12] = [
         ours: &["clocks", "consensus", "wal", "store", "replica", "wire"],
         external: &[
             "axum",
+            "base64",
+            "bcrypt",
             "bytes",
             "crc32c",
             "http",
@@ -69,6 +71,7 @@ const ROWS: [Row; 12] = [
             "lsm-tree",
             "prost",
             "rcgen",
+            "ring",
             "rustix",
             "serde",
             "serde_json",

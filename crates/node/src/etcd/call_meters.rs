@@ -46,7 +46,7 @@ impl CallKind {
 }
 
 /// Calls that are served. What is not is counted under no name: names come from strangers.
-const METHODS: [(&str, CallKind); 21] = [
+const METHODS: [(&str, CallKind); 38] = [
     ("/etcdserverpb.KV/Range", CallKind::Unary),
     ("/etcdserverpb.KV/RangeStream", CallKind::ServerStream),
     ("/etcdserverpb.KV/Put", CallKind::Unary),
@@ -59,6 +59,23 @@ const METHODS: [(&str, CallKind); 21] = [
     ("/etcdserverpb.Lease/LeaseKeepAlive", CallKind::BidiStream),
     ("/etcdserverpb.Lease/LeaseTimeToLive", CallKind::Unary),
     ("/etcdserverpb.Lease/LeaseLeases", CallKind::Unary),
+    ("/etcdserverpb.Auth/AuthEnable", CallKind::Unary),
+    ("/etcdserverpb.Auth/AuthDisable", CallKind::Unary),
+    ("/etcdserverpb.Auth/AuthStatus", CallKind::Unary),
+    ("/etcdserverpb.Auth/Authenticate", CallKind::Unary),
+    ("/etcdserverpb.Auth/UserAdd", CallKind::Unary),
+    ("/etcdserverpb.Auth/UserGet", CallKind::Unary),
+    ("/etcdserverpb.Auth/UserList", CallKind::Unary),
+    ("/etcdserverpb.Auth/UserDelete", CallKind::Unary),
+    ("/etcdserverpb.Auth/UserChangePassword", CallKind::Unary),
+    ("/etcdserverpb.Auth/UserGrantRole", CallKind::Unary),
+    ("/etcdserverpb.Auth/UserRevokeRole", CallKind::Unary),
+    ("/etcdserverpb.Auth/RoleAdd", CallKind::Unary),
+    ("/etcdserverpb.Auth/RoleGet", CallKind::Unary),
+    ("/etcdserverpb.Auth/RoleList", CallKind::Unary),
+    ("/etcdserverpb.Auth/RoleDelete", CallKind::Unary),
+    ("/etcdserverpb.Auth/RoleGrantPermission", CallKind::Unary),
+    ("/etcdserverpb.Auth/RoleRevokePermission", CallKind::Unary),
     ("/etcdserverpb.Cluster/MemberList", CallKind::Unary),
     ("/etcdserverpb.Maintenance/Alarm", CallKind::Unary),
     ("/etcdserverpb.Maintenance/Status", CallKind::Unary),
@@ -89,9 +106,14 @@ struct MethodMeters {
 }
 
 /// Counts of every method; shared by all runtimes.
-#[derive(Default)]
 pub(super) struct CallMeters {
     methods: [MethodMeters; METHODS.len()],
+}
+
+impl Default for CallMeters {
+    fn default() -> CallMeters {
+        CallMeters { methods: std::array::from_fn(|_| MethodMeters::default()) }
+    }
 }
 
 impl CallMeters {

@@ -1,8 +1,11 @@
 //! Which call goes where: gRPC by its path, everything else to the HTTP endpoints.
 //!
-//! What every call has in common is checked here, once: whether its caller insists on a leader,
-//! and what etcd answers to metadata and messages that cannot be.
+//! What every call has in common is checked here, once: whether its caller insists on a leader, who
+//! that is and may call at all, and what etcd answers to metadata and messages that cannot be.
 
+use super::admission::Admission;
+use super::auth_service::AuthService;
+use super::authentication::Authentication;
 use super::call_meters::{CallMeters, Method};
 use super::client_common_name::ClientCommonName;
 use super::cluster_service::ClusterService;
@@ -14,6 +17,7 @@ use super::maintenance_service::MaintenanceService;
 use super::reflection;
 use super::refusal;
 use super::reply_budget;
+use super::services::etcdserverpb::auth_server::AuthServer;
 use super::services::etcdserverpb::cluster_server::ClusterServer;
 use super::services::etcdserverpb::kv_server::KvServer;
 use super::services::etcdserverpb::lease_server::LeaseServer;
@@ -44,9 +48,11 @@ pub(super) struct Dispatch {
     meters: Arc<CallMeters>,
     /// Who calls on this connection, if a certificate says so.
     caller: Option<ClientCommonName>,
+    admission: Arc<Admission>,
     keyspace: KvServer<KeyspaceService>,
     watch: WatchServer<WatchService>,
     lease: LeaseServer<LeaseService>,
+    auth: AuthServer<AuthService>,
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
     health: HealthServer<HealthService>,
@@ -55,14 +61,20 @@ pub(super) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(super) fn new(handle: NodeHandle, meters: Arc<CallMeters>) -> Dispatch {
+    pub(super) fn new(
+        handle: NodeHandle,
+        meters: Arc<CallMeters>,
+        authentication: Arc<Authentication>,
+    ) -> Dispatch {
         let keyspace = Arc::new(KeyspaceService::new(handle.clone()));
         Dispatch {
+            admission: Arc::new(Admission::new(handle.clone(), Arc::clone(&authentication))),
             keyspace: KvServer::from_arc(Arc::clone(&keyspace))
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             watch: WatchServer::new(WatchService::new(handle.clone()))
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
             lease: LeaseServer::new(LeaseService::new(handle.clone(), keyspace)),
+            auth: AuthServer::new(AuthService::new(handle.clone(), authentication)),
             cluster: ClusterServer::new(ClusterService::new(handle.clone())),
             maintenance: MaintenanceServer::new(MaintenanceService::new(handle.clone())),
             health: HealthServer::new(HealthService::new(handle.clone())),
@@ -80,7 +92,8 @@ impl Dispatch {
     }
 
     /// Refuses what no service should see.
-    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Status> {
+    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+        let (path, headers) = (request.uri().path(), request.headers());
         let version = headers.get("client-api-version").map(|value| value.as_bytes());
         if version.is_some_and(|version| str::from_utf8(version).is_err()) {
             return Err(refusal::status(INVALID_CLIENT_API_VERSION));
@@ -96,6 +109,8 @@ impl Dispatch {
         if requires_leader(headers) && !is_patient && leaderless() {
             return Err(refusal::status(NO_LEADER));
         }
+        let admitted = self.admission.admit(path, headers, request.extensions())?;
+        request.extensions_mut().insert(admitted);
         Ok(())
     }
 
@@ -111,6 +126,7 @@ impl Dispatch {
             "etcdserverpb.KV" => self.keyspace.call(request),
             "etcdserverpb.Watch" => self.watch.call(request),
             "etcdserverpb.Lease" => self.lease.call(request),
+            "etcdserverpb.Auth" => self.auth.call(request),
             "etcdserverpb.Cluster" => self.cluster.call(request),
             "etcdserverpb.Maintenance" => self.maintenance.call(request),
             "grpc.health.v1.Health" => self.health.call(request),
@@ -118,9 +134,7 @@ impl Dispatch {
                 let reply = self.reflection.call(request);
                 Box::pin(async move { Ok(reply.await?.map(ReplyBody::new)) })
             }
-            "etcdserverpb.Auth" | "v3lockpb.Lock" | "v3electionpb.Election" => {
-                refuse(refusal::unimplemented(method))
-            }
+            "v3lockpb.Lock" | "v3electionpb.Election" => refuse(refusal::unimplemented(method)),
             service => refuse(Status::unimplemented(format!("unknown service {service}"))),
         }
     }
@@ -169,7 +183,7 @@ where
         if let Some(method) = method {
             self.meters.started(method);
         }
-        let reply = match self.check(request.uri().path(), request.headers()) {
+        let reply = match self.check(&mut request) {
             Ok(()) => self.call_grpc(request),
             Err(status) => refuse(status),
         };

@@ -3,6 +3,7 @@
 //!
 //! One per runtime, each with a listener of its own; connections never move between runtimes.
 
+use super::authentication::{AuthSettings, Authentication};
 use super::call_meters::CallMeters;
 use super::client_common_name::ClientCommonName;
 use super::dispatch::Dispatch;
@@ -34,6 +35,7 @@ pub struct EtcdFrontEnd {
     handle: NodeHandle,
     meters: Arc<CallMeters>,
     complaints: Arc<Complaints>,
+    authentication: Arc<Authentication>,
 }
 
 /// When somebody was last complained about, so that nobody can fill the log.
@@ -55,9 +57,13 @@ impl Complaints {
 
 impl EtcdFrontEnd {
     /// A front end of this node. Clone it for every runtime.
-    #[must_use]
-    pub fn new(handle: NodeHandle) -> EtcdFrontEnd {
-        EtcdFrontEnd { handle, meters: Arc::default(), complaints: Arc::default() }
+    ///
+    /// # Errors
+    /// One sentence about what is wrong with the settings.
+    pub fn new(handle: NodeHandle, auth: &AuthSettings) -> Result<EtcdFrontEnd, String> {
+        let authentication = Arc::new(Authentication::new(auth)?);
+        let (meters, complaints) = (Arc::default(), Arc::default());
+        Ok(EtcdFrontEnd { handle, meters, complaints, authentication })
     }
 
     /// Serves connections of `listener`, without TLS, on the current runtime until the node stops,
@@ -78,7 +84,11 @@ impl EtcdFrontEnd {
     ) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let dispatch = Dispatch::new(self.handle.clone(), Arc::clone(&self.meters));
+        let dispatch = Dispatch::new(
+            self.handle.clone(),
+            Arc::clone(&self.meters),
+            Arc::clone(&self.authentication),
+        );
         let mut connections = JoinSet::new();
         let mut stopping = pin!(self.handle.stopping());
         loop {

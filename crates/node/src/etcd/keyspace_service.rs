@@ -5,6 +5,7 @@
 //! large ones beside it, few at once, so that a scan delays no other call of the connection
 //! (bulkhead).
 
+use super::admission::Admitted;
 use super::deadline::Deadline;
 use super::limits::{
     INLINE_PAIRS, LARGE_READS, RANGE_PART_BYTES, RANGE_STREAMS, REPLY_BUDGET_BYTES,
@@ -56,14 +57,16 @@ impl KeyspaceService {
         self.handle.term(GroupId::KEYSPACE)
     }
 
-    /// Has a command applied, for as long as the call may take.
+    /// Has a command applied on behalf of a call, for as long as it may take.
     pub(super) async fn write(
         &self,
         metadata: &MetadataMap,
+        admitted: &Admitted,
         command: Command,
     ) -> Result<Outcome, Status> {
         let deadline = Deadline::of(metadata, &self.handle);
-        let outcome = self.handle.write(GroupId::KEYSPACE, command, deadline.timeout).await;
+        let (caller, group) = (admitted.caller(), GroupId::KEYSPACE);
+        let outcome = self.handle.write_as(caller, group, command, deadline.timeout).await;
         outcome.map_err(|error| refusal::status(deadline.explain(error)))
     }
 
@@ -136,6 +139,7 @@ impl Kv for KeyspaceService {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
         if self.handle.is_learner() && !message.serializable {
             return Err(refusal::status(NOT_SUPPORTED_FOR_LEARNER));
@@ -144,7 +148,14 @@ impl Kv for KeyspaceService {
         self.settle(&metadata, consistency).await?;
         let asked = range.clone();
         let size = move |reader: &Reader| ReadSize::of_range(reader, &asked);
-        let reply = self.read(size, move |reader| reader.range(&range)).await?;
+        let handle = self.handle.clone();
+        let read = move |reader: &Reader| match admitted
+            .check(&handle, reader, |caller| caller.may_read(&range.keys))?
+        {
+            Ok(()) => reader.range(&range),
+            Err(refusal) => Ok(Err(refusal)),
+        };
+        let reply = self.read(size, read).await?;
         self.admit(self.answerer().range(self.term(), reply))
     }
 
@@ -155,6 +166,7 @@ impl Kv for KeyspaceService {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
         if self.handle.is_learner() && !message.serializable {
             return Err(refusal::status(NOT_SUPPORTED_FOR_LEARNER));
@@ -165,6 +177,10 @@ impl Kv for KeyspaceService {
         self.settle(&metadata, consistency).await?;
         let reader = self.handle.reader(GroupId::KEYSPACE);
         let reader = reader.map_err(|failure| refusal::failed_read(&failure))?;
+        admitted
+            .check(&self.handle, &reader, |caller| caller.may_read(&range.keys))
+            .map_err(|failure| refusal::failed_read(&failure))?
+            .map_err(|error| refusal::status(error.into()))?;
         let cursor = reader.stream(&range).map_err(|error| match error {
             StreamError::Store(error) => refusal::status(error.into()),
             StreamError::NotInKeyOrder => unreachable!("refused above"),
@@ -181,9 +197,10 @@ impl Kv for KeyspaceService {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
         let command = request::put(message).map_err(refusal::status)?;
-        let outcome = self.write(&metadata, command).await?;
+        let outcome = self.write(&metadata, &admitted, command).await?;
         answer(self.answerer().put(self.term(), outcome))
     }
 
@@ -191,9 +208,10 @@ impl Kv for KeyspaceService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
         let command = request::delete_range(message).map_err(refusal::status)?;
-        let outcome = self.write(&metadata, command).await?;
+        let outcome = self.write(&metadata, &admitted, command).await?;
         answer(self.answerer().delete_range(self.term(), outcome))
     }
 
@@ -201,22 +219,29 @@ impl Kv for KeyspaceService {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
         match request::txn(message).map_err(refusal::status)? {
             TxnPlan::Write(command) => {
-                let outcome = self.write(&metadata, command).await?;
+                let outcome = self.write(&metadata, &admitted, command).await?;
                 answer(self.answerer().txn(self.term(), outcome))
             }
             TxnPlan::Read(txn, consistency) => {
                 self.settle(&metadata, consistency).await?;
                 let asked = txn.clone();
                 let size = move |reader: &Reader| ReadSize::of_txn(reader, &asked);
-                let (revision, reply) = self
-                    .read(size, move |reader| {
-                        let reply = reader.read_txn(&txn)?;
-                        Ok(reply.map(|reply| (reader.revision(), reply)))
-                    })
-                    .await?;
+                let handle = self.handle.clone();
+                let read =
+                    move |reader: &Reader| match admitted
+                        .check(&handle, reader, |caller| caller.may_read_txn(&txn))?
+                    {
+                        Ok(()) => {
+                            let reply = reader.read_txn(&txn)?;
+                            Ok(reply.map(|reply| (reader.revision(), reply)))
+                        }
+                        Err(refusal) => Ok(Err(refusal)),
+                    };
+                let (revision, reply) = self.read(size, read).await?;
                 self.admit(self.answerer().txn_reply(self.term(), revision, reply))
             }
         }
@@ -226,8 +251,9 @@ impl Kv for KeyspaceService {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
-        let outcome = self.write(&metadata, request::compact(&message)).await?;
+        let outcome = self.write(&metadata, &admitted, request::compact(&message)).await?;
         if message.physical {
             let deadline = Deadline::of(&metadata, &self.handle);
             let done = self.handle.physically_compacted(message.revision, deadline.timeout).await;

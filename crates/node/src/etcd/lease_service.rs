@@ -5,6 +5,7 @@
 //! for it was read here; an answer that is given later than the slack promises that much less.
 //! Not here: why a lease does not end earlier (`replica`'s lease clock), what it means (`store`).
 
+use super::admission::Admitted;
 use super::keyspace_service::{KeyspaceService, ReadSize};
 use super::lease_renewals::{LeaseRenewals, Renewed};
 use super::limits::STREAM_RENEWALS_MAX;
@@ -13,12 +14,15 @@ use super::services::etcdserverpb::lease_server::Lease;
 use super::watch_service::leaderless;
 use crate::data_directory::random_bytes;
 use crate::{NodeHandle, monotonic_now};
-use clocks::Monotonic;
+use bytes::Bytes;
+use clocks::{GroupId, Monotonic};
 use replica::RequestError;
 use std::pin::pin;
 use std::sync::Arc;
 use store::command::Command;
-use store::reply::Outcome;
+use store::range::KeyRange;
+use store::reply::{AuthError, Outcome, StoreError};
+use store::{Reader, Standing, StoreFailure};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
@@ -45,12 +49,14 @@ impl LeaseService {
     async fn grant(
         &self,
         metadata: &MetadataMap,
+        admitted: &Admitted,
         asked: i64,
         ttl_s: u64,
     ) -> Result<Outcome, Status> {
         loop {
             let id = if asked == 0 { random_id()? } else { asked };
-            let granted = self.keyspace.write(metadata, Command::LeaseGrant { id, ttl_s }).await;
+            let command = Command::LeaseGrant { id, ttl_s };
+            let granted = self.keyspace.write(metadata, admitted, command).await;
             let taken = |status: &Status| status.message() == LEASE_EXISTS.message;
             match granted {
                 // Drawn from 2^63, so that this ends.
@@ -78,11 +84,12 @@ impl Lease for LeaseService {
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let arrived = monotonic_now();
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
         let ttl_min_s = lease::ttl_min_s(self.handle.timings().election_timeout);
         let ttl_s = lease::granted_ttl_s(&message, ttl_min_s).map_err(refusal::status)?;
         let Outcome::LeaseGranted { revision, id, ttl_s } =
-            self.grant(&metadata, message.id, ttl_s).await?
+            self.grant(&metadata, &admitted, message.id, ttl_s).await?
         else {
             return Err(Status::unknown("quorate: the outcome belongs to another command"));
         };
@@ -96,8 +103,9 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
-        let outcome = self.keyspace.write(&metadata, lease::revoke(&message)).await?;
+        let outcome = self.keyspace.write(&metadata, &admitted, lease::revoke(&message)).await?;
         let answered = self.keyspace.answerer().lease_revoked(self.keyspace.term(), outcome);
         answered.map(Response::new).map_err(refusal::status)
     }
@@ -113,6 +121,7 @@ impl Lease for LeaseService {
             handle: self.handle.clone(),
             keyspace: Arc::clone(&self.keyspace),
             renewals: self.renewals.clone(),
+            admitted: Admitted::of(&request),
         };
         let requests = request.into_inner();
         tokio::spawn(session.run(requests, (asked, waiting), replies, requires_leader));
@@ -123,6 +132,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let (admitted, handle) = (Admitted::of(&request), self.handle.clone());
         let (metadata, _, pb::LeaseTimeToLiveRequest { id, keys }) = request.into_parts();
         self.keyspace.settle(&metadata, Consistency::Linearizable).await?;
         let clock_ms = self.handle.lease_clock_ms();
@@ -137,6 +147,10 @@ impl Lease for LeaseService {
                     };
                     let clock_ms = clock_ms.max(reader.lease_clock_ms()?);
                     let keys = if keys { reader.lease_keys(id)? } else { Vec::new() };
+                    let may = admitted.check(&handle, reader, |caller| may_read(caller, &keys))?;
+                    if let Err(refusal) = may {
+                        return Ok(Err(refusal));
+                    }
                     Ok(Ok((reader.revision(), Some(Found { lease, clock_ms, keys }))))
                 },
             )
@@ -150,12 +164,16 @@ impl Lease for LeaseService {
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         self.keyspace.settle(request.metadata(), Consistency::Linearizable).await?;
+        let (admitted, handle) = (Admitted::of(&request), self.handle.clone());
         let (revision, leases) = self
             .keyspace
             .read(
                 |_| Ok(ReadSize::Large),
-                |reader| {
+                move |reader| {
                     let leases = reader.leases().collect::<Result<Vec<_>, _>>()?;
+                    if let Err(refusal) = may_know(&admitted, &handle, reader, &leases)? {
+                        return Ok(Err(refusal));
+                    }
                     Ok(Ok((reader.revision(), leases)))
                 },
             )
@@ -163,6 +181,33 @@ impl Lease for LeaseService {
         let (answerer, term) = (self.keyspace.answerer(), self.keyspace.term());
         self.keyspace.admit(answerer.leases(term, revision, leases))
     }
+}
+
+/// The keys under a lease are told only to who may read them.
+fn may_read(caller: Standing<'_>, keys: &[Bytes]) -> Result<(), AuthError> {
+    keys.iter().try_for_each(|key| caller.may_read(&KeyRange::Key(key.clone())))
+}
+
+/// As in etcd, all leases are told to who may read all of their keys.
+fn may_know(
+    admitted: &Admitted,
+    handle: &NodeHandle,
+    reader: &Reader,
+    leases: &[store::Lease],
+) -> Result<Result<(), StoreError>, StoreFailure> {
+    // Most callers may do everything: no key is looked at for them.
+    let everything = KeyRange::From(Bytes::from_static(b"\0"));
+    if admitted.check(handle, reader, |caller| caller.may_read(&everything))?.is_ok() {
+        return Ok(Ok(()));
+    }
+    for lease in leases {
+        let keys = reader.lease_keys(lease.id)?;
+        let may = admitted.check(handle, reader, |caller| may_read(caller, &keys))?;
+        if may.is_err() {
+            return Ok(may);
+        }
+    }
+    admitted.check(handle, reader, |_| Ok(()))
 }
 
 /// A renewal asked for on a stream.
@@ -179,6 +224,7 @@ struct KeepAliveSession {
     handle: NodeHandle,
     keyspace: Arc<KeyspaceService>,
     renewals: LeaseRenewals,
+    admitted: Admitted,
 }
 
 impl KeepAliveSession {
@@ -214,12 +260,32 @@ impl KeepAliveSession {
     ) -> Result<(), Status> {
         while let Some(pb::LeaseKeepAliveRequest { id }) = requests.message().await? {
             let arrived = monotonic_now();
+            self.permit(id)?;
             let renewed = self.renewals.renew(id).map_err(|error| refusal::status(error.into()))?;
             if asked.send(Asked { id, arrived, renewed }).await.is_err() {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Whoever may not write the keys of a lease may not keep them alive. Renewals of many callers
+    /// share an entry of the log, so that this is asked here.
+    fn permit(&self, id: i64) -> Result<(), Status> {
+        let accounts = self.handle.accounts();
+        if !accounts.is_enabled() {
+            return Ok(());
+        }
+        let admitted = self.admitted.again().map_err(refusal::status)?;
+        let reader = self.handle.reader(GroupId::KEYSPACE);
+        let permitted = reader.and_then(|reader| {
+            let keys = reader.lease_keys(id)?;
+            admitted.check(&self.handle, &reader, |caller| {
+                keys.into_iter().try_for_each(|key| caller.may_write(&KeyRange::Key(key)))
+            })
+        });
+        let permitted = permitted.map_err(|failure| refusal::failed_read(&failure))?;
+        permitted.map_err(|error| refusal::status(error.into()))
     }
 
     async fn answer(&self, mut waiting: mpsc::Receiver<Asked>, replies: &Replies) {

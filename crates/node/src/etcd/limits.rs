@@ -77,6 +77,11 @@ pub(super) const RENEWALS_WAITING_MAX: usize = 1 << 16;
 pub(super) const STREAM_RENEWALS_MAX: usize = 1024;
 /// Elections that a renewal waits for, besides the base of every request's time.
 pub(super) const RENEWAL_TIMEOUT_ELECTIONS: u32 = 2;
+/// Passwords that wait to be hashed or checked, and those being so, together.
+pub(super) const PASSWORDS_WAITING: usize = 1024;
+
+/// Passwords that were right lately, of which a digest is kept.
+pub(super) const PASSWORDS_REMEMBERED: usize = 1 << 13;
 
 /// Elections in a row without a leader after which streams that require one end (as in etcd).
 pub(super) const LEADERLESS_TICKS: u32 = 3;

@@ -1,5 +1,6 @@
 //! The Maintenance service: status, alarms, hashes and backups of this member.
 
+use super::admission::Admitted;
 use super::deadline::Deadline;
 use super::limits::BACKUPS;
 use super::refusal;
@@ -105,7 +106,11 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
         use pb::alarm_request::AlarmAction;
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
+        if message.action != AlarmAction::Get as i32 {
+            admitted.require_root(&self.handle)?;
+        }
         let status = self.node_status(&metadata).await?;
         let mut alarms = alarms(&status);
         match AlarmAction::try_from(message.action) {

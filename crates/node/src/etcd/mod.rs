@@ -8,6 +8,10 @@
 //! accepted it. What is served, and what is not, stands in docs/etcd.md. Not here: validation,
 //! translation and error texts (`wire::etcd`), what a command means (`store`).
 
+mod access_guard;
+mod admission;
+mod auth_service;
+mod authentication;
 mod call_meters;
 mod client_common_name;
 mod cluster_service;
@@ -22,15 +26,19 @@ mod lease_service;
 mod lenient_authority;
 mod limits;
 mod maintenance_service;
+mod passwords;
 mod probe;
 mod reflection;
 mod refusal;
 mod reply_budget;
 mod services;
 mod streamed_reply;
+mod tokens;
 mod watch_service;
 
 #[cfg(test)]
 mod tests;
 
+pub use authentication::AuthSettings;
 pub use front_end::EtcdFrontEnd;
+pub use tokens::TokenSettings;

@@ -4,6 +4,7 @@
 //! once the transport took them, and requests wait while the account is full. Not here: who gets
 //! which event (`store`), the hub's thread (`watch_streams`).
 
+use super::admission::Admitted;
 use super::dispatch::requires_leader;
 use super::limits::LEADERLESS_TICKS;
 use super::refusal;
@@ -12,11 +13,16 @@ use crate::NodeHandle;
 use crate::watch_streams::{WatchReceiver, WatchSender};
 use clocks::GroupId;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use store::Accounts;
+use store::command::Caller;
+use store::range::KeyRange;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
+use wire::etcd::ProtocolError;
 use wire::etcd::errors::{NO_LEADER, STOPPED};
 use wire::etcd::keyspace_reply::Answerer;
 use wire::etcd::pb;
@@ -44,7 +50,9 @@ impl Watch for WatchService {
         let requires_leader = requires_leader(request.metadata().as_ref());
         let (sender, receiver) = self.handle.open_watch_stream();
         let (end, ended) = oneshot::channel();
-        let session = Session { handle: self.handle.clone(), sender, requires_leader };
+        let admitted = Admitted::of(&request);
+        let handle = self.handle.clone();
+        let session = Session { handle, sender, requires_leader, admitted };
         let requests = request.into_inner();
         let reading = tokio::spawn(async move {
             let status = session.run(requests).await;
@@ -69,6 +77,7 @@ struct Session {
     handle: NodeHandle,
     sender: WatchSender,
     requires_leader: bool,
+    admitted: Admitted,
 }
 
 impl Session {
@@ -86,10 +95,27 @@ impl Session {
     }
 
     async fn pass_on(&self, requests: &mut Streaming<pb::WatchRequest>) -> Status {
+        let mut changes = self.handle.account_changes();
+        // Who had the watchers made.
+        let mut owner = None;
         loop {
-            match requests.message().await {
+            let request = tokio::select! {
+                request = requests.message() => request,
+                Ok(()) = changes.changed() => {
+                    let accounts = Arc::clone(&changes.borrow_and_update());
+                    self.revoke(accounts, owner.clone()).await;
+                    continue;
+                }
+            };
+            match request {
                 Ok(Some(request)) => match watch::ask(request) {
-                    Some(WatchAsk::Create(request)) => self.sender.create(request).await,
+                    Some(WatchAsk::Create(request)) => match self.permit(&request.keys) {
+                        Ok(caller) => {
+                            owner = caller;
+                            self.sender.create(request).await;
+                        }
+                        Err(refusal) => self.sender.refuse(refusal.to_string()).await,
+                    },
                     Some(WatchAsk::Cancel { watch_id }) => self.sender.cancel(watch_id).await,
                     Some(WatchAsk::Progress) => self.sender.request_progress().await,
                     None => {}
@@ -98,6 +124,27 @@ impl Session {
                 Err(status) => return status,
             }
         }
+    }
+
+    /// Whether these keys may be watched, and by whom.
+    fn permit(&self, keys: &KeyRange) -> Result<Option<Caller>, ProtocolError> {
+        let caller = self.admitted.again()?.caller();
+        self.handle.accounts().standing(caller.as_ref())?.may_read(keys)?;
+        Ok(caller)
+    }
+
+    /// Ends the watchers that their owner may not have any more. The token may have ended since:
+    /// what counts is whom it named.
+    async fn revoke(&self, accounts: Arc<Accounts>, owner: Option<Caller>) {
+        if !accounts.is_enabled() {
+            return;
+        }
+        let refusal = move |keys: &KeyRange| {
+            let standing = accounts.standing(owner.as_ref());
+            let permitted = standing.and_then(|standing| standing.may_read(keys));
+            permitted.err().map(|error| ProtocolError::from(error).to_string())
+        };
+        self.sender.revoke(refusal).await;
     }
 }
 

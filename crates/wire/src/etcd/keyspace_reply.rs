@@ -91,6 +91,16 @@ impl Answerer {
         steps.txn(header, reply)
     }
 
+    /// The header of the answer to a change of users and roles.
+    pub fn auth_changed(
+        &self,
+        term: Term,
+        outcome: Outcome,
+    ) -> Result<Option<pb::ResponseHeader>, ProtocolError> {
+        let Outcome::AuthChanged { revision } = outcome else { return Err(other_command()) };
+        Ok(Some(self.header(revision, term)))
+    }
+
     /// Answers a Compact.
     pub fn compact(
         &self,

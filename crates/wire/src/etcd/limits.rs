@@ -19,6 +19,9 @@ pub const TRANSACTION_DEPTH_MAX: usize = 32;
 /// hold, since a committed entry that cannot be decoded stops every member.
 pub const TRANSACTION_ITEMS_MAX: usize = 1 << 13;
 
+/// Bytes of the name of a user or a role: it travels with every command of the user.
+pub const ACCOUNT_NAME_BYTES_MAX: usize = 1024;
+
 /// What an item takes in an entry besides the bytes it names (`store::command::Command::weight`).
 const ITEM_OVERHEAD_BYTES: usize = 96;
 

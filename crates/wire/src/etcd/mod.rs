@@ -3,6 +3,7 @@
 //!
 //! Not here: sockets, deadlines, who serves what (`node`), and the meaning of a command (`store`).
 
+pub mod auth;
 pub mod errors;
 pub mod keyspace_reply;
 pub mod keyspace_request;

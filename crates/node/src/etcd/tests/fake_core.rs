@@ -1,7 +1,7 @@
 //! A core of one member that applies at once, behind a real handle; and clients of its front end.
 
 use crate::correlation_identifier::PendingReplies;
-use crate::etcd::EtcdFrontEnd;
+use crate::etcd::{AuthSettings, EtcdFrontEnd};
 use crate::handle::{Identity, NodeHandle, Progress, Shared, Timings};
 use crate::update_queue::{QueueLimits, UpdateQueue};
 use crate::watch_streams::WatchStreams;
@@ -54,7 +54,11 @@ impl FakeCore {
         let core = std::thread::spawn(move || machines.run());
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         let address = listener.local_addr().expect("it is bound");
-        let front_end = EtcdFrontEnd::new(handle.clone());
+        let front_end = EtcdFrontEnd::new(
+            handle.clone(),
+            &AuthSettings { bcrypt_cost: 4, ..AuthSettings::default() },
+        );
+        let front_end = front_end.expect("there is randomness");
         let serving = std::thread::spawn(move || {
             block_on(async { front_end.serve(listener).await.expect("it serves") });
         });
@@ -95,7 +99,7 @@ impl Drop for FakeCore {
 }
 
 /// Runs a test's future.
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(in crate::etcd) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build().expect("a runtime").block_on(future)
 }

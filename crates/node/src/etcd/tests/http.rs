@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 /// One request on a connection of its own: status code and body.
-fn get(core: &FakeCore, target: &str) -> (u16, String) {
+pub(super) fn get(core: &FakeCore, target: &str) -> (u16, String) {
     request(core, "GET", target)
 }
 

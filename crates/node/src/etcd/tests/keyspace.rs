@@ -1,6 +1,7 @@
 //! KV over the wire.
 
 use super::fake_core::{CLUSTER, FakeCore, MEMBER, TERM, block_on};
+use crate::etcd::authentication::{AuthSettings, Authentication};
 use crate::etcd::dispatch::Dispatch;
 use crate::etcd::services::etcdserverpb::kv_client::KvClient;
 use bytes::Bytes;
@@ -15,7 +16,7 @@ async fn client(core: &FakeCore) -> KvClient<Channel> {
     KvClient::new(core.channel().await)
 }
 
-fn put(key: &str, value: &str) -> pb::PutRequest {
+pub(super) fn put(key: &str, value: &str) -> pb::PutRequest {
     pb::PutRequest {
         key: Bytes::copy_from_slice(key.as_bytes()),
         value: Bytes::copy_from_slice(value.as_bytes()),
@@ -197,7 +198,9 @@ fn a_deadline_travels_with_its_request() {
     let core = FakeCore::start();
     block_on(async {
         // Without a channel between: its own deadline would hide the server's answer.
-        let mut client = KvClient::new(Dispatch::new(core.handle.clone(), Arc::default()));
+        let authentication = Authentication::new(&AuthSettings::default()).expect("randomness");
+        let dispatch = Dispatch::new(core.handle.clone(), Arc::default(), Arc::new(authentication));
+        let mut client = KvClient::new(dispatch);
         core.feel(|mood| mood.silent = true);
         let mut request = Request::new(put("k", "v"));
         request.set_timeout(Duration::from_millis(20));

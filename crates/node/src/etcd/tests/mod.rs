@@ -1,6 +1,7 @@
 //! The front end over loopback: generated clients against the services and a core that applies at
 //! once.
 
+mod auth;
 mod fake_core;
 mod http;
 mod keyspace;
@@ -9,3 +10,5 @@ mod members;
 mod operations;
 mod transport;
 mod watch;
+
+pub(in crate::etcd) use fake_core::block_on;

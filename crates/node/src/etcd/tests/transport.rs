@@ -3,7 +3,7 @@
 use super::fake_core::{FakeCore, block_on};
 use crate::etcd::limits::SHUTDOWN_GRACE;
 use crate::etcd::services::etcdserverpb::kv_client::KvClient;
-use crate::etcd::services::etcdserverpb::lease_client::LeaseClient;
+use crate::etcd::services::etcdserverpb::maintenance_client::MaintenanceClient;
 use bytes::Bytes;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -42,10 +42,10 @@ fn sizes_are_refused_as_etcd_refuses_them() {
 fn what_is_not_built_says_so() {
     let core = FakeCore::start();
     block_on(async {
-        let mut client = LeaseClient::new(core.channel().await);
-        let refused = client.lease_grant(pb::LeaseGrantRequest::default()).await.unwrap_err();
+        let mut client = MaintenanceClient::new(core.channel().await);
+        let refused = client.downgrade(pb::DowngradeRequest::default()).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unimplemented);
-        assert!(refused.message().contains("LeaseGrant is not built yet"), "{refused}");
+        assert!(refused.message().contains("Downgrade is not built yet"), "{refused}");
     });
 }
 
