@@ -623,11 +623,16 @@ fn network(
     let contacts: Vec<_> = known.iter().map(|member| member.id).collect();
     let members = ConsistentCoreDirectory { engine: Arc::clone(engine), known };
     let (ending, path) = (ending.clone(), config.data_dir.clone());
+    let core = shared.log.clone();
     let on_expelled = Box::new(move |why| {
-        if let (Expelled::Removed { .. }, Err(error)) =
-            (why, DataDirectory::member_is_removed(&path))
-        {
-            tracing::error!("{error}");
+        if matches!(why, Expelled::Removed { .. }) {
+            if let Err(error) = DataDirectory::member_is_removed(&path) {
+                tracing::error!("{error}");
+            }
+            // The core answers whoever asked for that here, and then stops.
+            if core.offer(LogEvent::Removed.into(), 0).is_ok() {
+                return;
+            }
         }
         ending.fail(expulsion(own, why));
     });

@@ -91,6 +91,21 @@ mod tests {
     }
 
     #[test]
+    fn voters_of_whom_no_majority_agrees_are_undecided_once_all_have_told() {
+        let pair: BTreeSet<NodeId> = [1, 2].map(NodeId).into();
+        let mut hashes = StateHashes::new(NodeId(1), 8);
+        hashes.record(NodeId(1), 1024, 1, &pair);
+        assert!(!hashes.is_undecided(1024, &pair), "the other one has yet to tell");
+        hashes.record(NodeId(2), 1024, 2, &pair);
+        assert!(hashes.is_undecided(1024, &pair));
+        assert!(!hashes.is_undecided(2048, &pair));
+        // The membership of now counts: a third one may decide it, and one alone agrees with itself.
+        hashes.record(NodeId(3), 1024, 2, &voters());
+        assert!(!hashes.is_undecided(1024, &voters()));
+        assert!(!hashes.is_undecided(1024, &[NodeId(1)].into()));
+    }
+
+    #[test]
     fn outsiders_have_no_say_and_memory_is_bounded() {
         let mut hashes = StateHashes::new(NodeId(1), 2);
         hashes.record(NodeId(1), 1024, 1, &voters());

@@ -34,7 +34,8 @@ pub enum Ask {
     ReadBarrier,
     /// Where every group of this node stands.
     Status,
-    /// Hand over the leadership of every group that this node leads; it must lead the request's.
+    /// Hand over the leadership of every group that this node leads; it must lead the request's, or
+    /// any if it does not say to whom.
     TransferLeadership {
         /// To this voter, or to whom each group's log is nearest to complete at.
         to: Option<NodeId>,

@@ -424,10 +424,14 @@ impl LogMachine {
         now: Monotonic,
     ) {
         let us = self.config.node;
-        let leads = self.groups.get(&group).is_some_and(|log| log.leading().is_some());
-        if !leads {
+        let leads =
+            |group: &GroupId| self.groups.get(group).is_some_and(|log| log.leading().is_some());
+        // Whoever hands over to anybody leaves whatever it leads.
+        let asked =
+            if to.is_some() { Some(group) } else { self.groups.keys().copied().find(leads) };
+        let Some(group) = asked.filter(leads) else {
             return self.reply(request, Err(RequestError::NotLeader));
-        }
+        };
         let voters = &self.groups[&group].raft.membership().voters;
         let possible = match to {
             Some(to) => voters.contains(&to),
