@@ -99,7 +99,7 @@ mod tests {
         hashes.record(NodeId(2), 1024, 2, &pair);
         assert!(hashes.is_undecided(1024, &pair));
         assert!(!hashes.is_undecided(2048, &pair));
-        // The membership of now counts: a third one may decide it, and one alone agrees with itself.
+        // The voters of now count: a third may decide it, and one alone agrees with itself.
         hashes.record(NodeId(3), 1024, 2, &voters());
         assert!(!hashes.is_undecided(1024, &voters()));
         assert!(!hashes.is_undecided(1024, &[NodeId(1)].into()));

@@ -9,7 +9,7 @@ use crate::{CoreConfig, GroupStatus};
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, Term};
 use consensus::{Config, LeaseMode, ProgressState, ProposeError, Raft, ReadToken, Recovered};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use store::LeaseStatus;
 use store::command::Envelope;
@@ -76,10 +76,13 @@ impl GroupLog {
         &mut self,
         now: Monotonic,
         silence_max: Duration,
+        absent: &BTreeSet<NodeId>,
     ) -> Option<LogIndex> {
         let peers = self.raft.progress();
         self.sending.retain(|member, _| peers.iter().any(|peer| peer.node == *member));
-        let active = peers.iter().filter(|peer| is_active(peer, now, silence_max));
+        let active = peers
+            .iter()
+            .filter(|peer| !absent.contains(&peer.node) && is_active(peer, now, silence_max));
         let lacking = active.filter_map(|peer| match peer.state {
             ProgressState::Snapshot => self.sending.get(&peer.node).copied(),
             ProgressState::Replicate => Some(peer.matched),

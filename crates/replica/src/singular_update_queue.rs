@@ -65,6 +65,8 @@ pub struct LogMachine {
     short_of_space: BTreeSet<NodeId>,
     next_condition: Monotonic,
     peers: BTreeSet<NodeId>,
+    /// Members whose connection closed and is not up again.
+    absent: BTreeSet<NodeId>,
     /// Whether the host knows of exactly these.
     peers_told: bool,
     reconciler: MembershipReconciler,
@@ -116,6 +118,7 @@ impl LogMachine {
             short_of_space: BTreeSet::new(),
             next_condition: now,
             peers: BTreeSet::new(),
+            absent: BTreeSet::new(),
             peers_told: false,
             reconciler: MembershipReconciler {
                 table: applied.member_table.clone(),
@@ -415,6 +418,7 @@ impl LogMachine {
 /// Peers.
 impl LogMachine {
     fn on_connected(&mut self, peer: NodeId, now: Monotonic) {
+        self.absent.remove(&peer);
         for log in self.groups.values_mut() {
             log.raft.handle_peer_connected(now, peer);
             if log.raft.leader() == Some(peer) {
@@ -428,7 +432,9 @@ impl LogMachine {
     fn on_disconnected(&mut self, peer: NodeId, now: Monotonic) {
         for log in self.groups.values_mut() {
             log.raft.handle_peer_disconnected(now, peer);
+            log.sending.remove(&peer);
         }
+        self.absent.insert(peer);
         // An absent member's disk holds nobody up.
         self.on_condition(peer, false);
     }

@@ -46,9 +46,9 @@ impl LogMachine {
         let too_large = self.log_is_too_large();
         let keeps_none = group == GroupId::CONSISTENT_CORE || too_large;
         let retained = if keeps_none { 0 } else { self.config.limits.retained_entries };
-        let silence_max = self.config.election_timeout;
-        let log = self.log(group);
-        let lacking = log.lacking_from(now, silence_max).filter(|_| !too_large);
+        let (silence_max, absent) = (self.config.election_timeout, &self.absent);
+        let log = self.groups.get_mut(&group).expect("the group is one of ours");
+        let lacking = log.lacking_from(now, silence_max, absent).filter(|_| !too_large);
         log.flushed.push_back(position);
         let mut through = None;
         while log.flushed.front().is_some_and(|flushed| {

@@ -504,6 +504,7 @@ impl LogMachine {
             self.effects.push_back(LogEffect::Peers(peers.iter().copied().collect()));
             let us = self.config.node;
             self.short_of_space.retain(|member| *member == us || peers.contains(member));
+            self.absent.retain(|member| peers.contains(member));
             self.peers = peers;
         }
         self.peers_told = settled;
