@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cluster_users;
 use crate::local_certificates::LocalCertificates;
 use crate::local_cluster::LocalCluster;
 use crate::member_process::{Output, Server};
@@ -42,7 +43,7 @@ pub struct DevPlan {
     pub json: bool,
     /// Start a member again when it ends.
     pub restart: bool,
-    /// With TLS.
+    /// With TLS, and authentication on.
     pub secure: bool,
     /// The program, and options for every member.
     pub server: Server,
@@ -67,12 +68,17 @@ pub async fn run(plan: &DevPlan) -> Result<(), String> {
     let directory = std::path::absolute(&plan.data_dir).map_err(|error| error.to_string())?;
     let mut cluster =
         LocalCluster::new(plan.server.clone(), addresses, &directory, Output::LogFile);
+    let mut root_password = None;
     if plan.secure {
         cluster = cluster.secured(&LocalCertificates::make(&directory.join("tls"))?)?;
+        let password = cluster_users::root_password(&directory)?;
+        cluster.be_user(cluster_users::ROOT, &password);
+        root_password = Some(password);
     }
     let mut dev = DevCluster {
         plan,
         cluster,
+        root_password,
         restart_at: vec![None; plan.nodes],
         interrupt: listen(SignalKind::interrupt())?,
         terminate: listen(SignalKind::terminate())?,
@@ -129,6 +135,8 @@ fn refuse_taken_ports(addresses: &[MemberAddresses]) -> Result<(), String> {
 struct DevCluster<'a> {
     plan: &'a DevPlan,
     cluster: LocalCluster,
+    /// With authentication on.
+    root_password: Option<String>,
     /// When a member that ended is started again.
     restart_at: Vec<Option<Instant>>,
     interrupt: Signal,
@@ -147,6 +155,10 @@ impl DevCluster<'_> {
                 _ = self.terminate.recv() => return Ok(()),
             }
             self.announce(member);
+        }
+        if let Some(password) = &self.root_password {
+            let address = &self.cluster.spec(0).addresses.etcd;
+            cluster_users::enable(self.cluster.access(), address, password).await?;
         }
         if self.plan.json {
             say("{\"ready\":true}");
@@ -240,6 +252,8 @@ impl DevCluster<'_> {
             None => (String::new(), ""),
             Some(files) => (format!(" --cacert={}", shell_word(&files.authority)), "https://"),
         };
+        let user = self.root_password.iter().map(|password| format!(" --user=root:{password}"));
+        let access = access + &user.collect::<String>();
         line(format!("\nReady. Data is in {}. Now, for example:\n", self.plan.data_dir.display()))?;
         line(format!("  etcdctl --endpoints={scheme}{first}{access} put greeting hello"))?;
         line(format!("  etcdctl --endpoints={scheme}{last}{access} get greeting"))?;

@@ -188,7 +188,8 @@ pub(crate) struct DevOptions {
     /// Start a node again when it ends.
     #[arg(long)]
     pub(crate) restart: bool,
-    /// With TLS, between nodes and with clients, by certificates made in the data directory.
+    /// With TLS, between nodes and with clients, by certificates made in the data directory, and
+    /// with authentication on: the root user's password is kept there and shown.
     #[arg(long)]
     pub(crate) secure: bool,
     /// Run stock etcd servers of this binary instead.

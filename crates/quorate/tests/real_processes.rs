@@ -190,13 +190,15 @@ fn three_nodes_serve_survive_their_leader_and_restart_it() {
 }
 
 #[test]
-fn a_secure_cluster_serves_under_tls_and_nobody_else() {
+fn a_secure_cluster_serves_under_tls_those_who_say_who_they_are() {
     let scratch = Scratch::new("dev-secure");
     let arguments = ["dev", "--json", "--secure", "--offset", "7300"];
     let mut dev = Running::start(&arguments, &scratch.0);
     let members = dev.members();
     let authority = scratch.0.join("tls/ca.pem");
-    let access = ClientAccess::read(Some(&authority), None, None).expect("an authority");
+    let nobody = ClientAccess::read(Some(&authority), None, None).expect("an authority");
+    let password = std::fs::read_to_string(scratch.0.join("root-password")).expect("a password");
+    let access = nobody.as_user("root", password.trim());
     talk(async {
         let first = MemberClient::connect_by(&access, &members[0].etcd, PATIENCE).await;
         first.expect("TLS").put(b"k", b"v").await.expect("a put");
@@ -213,12 +215,17 @@ fn a_secure_cluster_serves_under_tls_and_nobody_else() {
             client.get(b"k").await.map_err(|error| error.to_string())
         };
         plain.await.expect_err("without TLS");
+        let nobody = MemberClient::connect_by(&nobody, &members[0].etcd, PATIENCE).await;
+        let refused = nobody.expect("TLS").get(b"k").await.expect_err("without a password");
+        assert!(refused.to_string().contains("user name is empty"), "{refused}");
     });
     let mut status = Command::new(env!("CARGO_BIN_EXE_quorate"));
     status.args(["status", "--endpoints"]).arg(format!("https://{}", members[2].etcd));
     let refused = status.output().expect("it runs");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("needs --cacert"));
-    let said = status.arg("--cacert").arg(&authority).output().expect("it runs");
+    let user = format!("root:{}", password.trim());
+    let said =
+        status.arg("--cacert").arg(&authority).args(["--user", &user]).output().expect("it runs");
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains("leader") && !said.contains("unreachable"), "{said}");
     dev.signal("-INT");

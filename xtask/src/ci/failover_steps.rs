@@ -22,7 +22,7 @@ const FORMS: [(&str, &[&str], &str); 4] = [
         &["--seconds", "120", "--power-loss"],
         "600",
     ),
-    ("killed leaders under TLS", &["--seconds", "40", "--tls"], "600"),
+    ("killed leaders under TLS, with authentication on", &["--seconds", "40", "--secure"], "600"),
     ("paused leaders", &["--seconds", "40", "--pause"], "2500"),
 ];
 
