@@ -270,6 +270,16 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_that_has_a_setting_has_one() {
+        for (name, _, meaning) in FLAGS {
+            let variable = format!("ETCD_{}", name.to_uppercase().replace('-', "_"));
+            let read = crate::Settings::from_environment([(variable, "1".to_owned())]);
+            let unknown = read.as_ref().is_err_and(|error| error.contains("unknown setting"));
+            assert!(!unknown, "{name}, {meaning:?}: {read:?}");
+        }
+    }
+
+    #[test]
     fn no_flag_is_listed_twice() {
         let mut names: Vec<&str> = FLAGS.iter().map(|(name, ..)| *name).collect();
         names.sort_unstable();
