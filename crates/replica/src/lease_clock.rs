@@ -4,8 +4,8 @@
 //! Gray and Cheriton's leases need a clock that runs no faster than anybody's; a group has one that
 //! stands still while nobody leads. It is a number in the log: a leader that has applied an entry
 //! of its own term takes the last value logged, adds what its monotonic clock has counted since,
-//! and logs the sum (`LeaseTick`): directly before any batch that holds a grant or a renewal, once a
-//! second while there are leases, and when a lease is due.
+//! and logs the sum (`LeaseTick`): directly before any batch that holds a grant or a renewal, once
+//! a second while there are leases, and when a lease is due.
 //!
 //! Invariants: a tick is proposed by the leader that read its own clock for it, in that leader's
 //! term, and by nobody else; so a deposed leader revokes nothing. Ticks of a term never regress.

@@ -1,7 +1,7 @@
 //! Members and their URLs: etcd's Cluster calls in `store`'s words and back.
 //!
-//! Internally a peer is reached at an address, `host:port`, which stands for a URL of the scheme that
-//! this cluster's members speak; a URL of another scheme keeps it.
+//! Internally a peer is reached at an address, `host:port`, which stands for a URL of the scheme
+//! that this cluster's members speak; a URL of another scheme keeps it.
 
 use super::errors::MEMBER_BAD_URLS;
 use super::{ProtocolError, pb};
