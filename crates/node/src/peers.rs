@@ -333,8 +333,9 @@ async fn dial(network: Arc<Network>, id: NodeId) {
 /// tells when it is called in spite of that: it may know that this member was removed.
 async fn knock(network: Arc<Network>, id: NodeId) {
     let mut attempt = 0;
-    while let Some(peer) = network.peer(id) {
+    loop {
         tokio::time::sleep(KNOCK_INTERVAL).await;
+        let Some(peer) = network.peer(id) else { return };
         if peer.in_use.try_lock().is_err() {
             continue;
         }
