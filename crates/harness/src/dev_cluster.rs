@@ -264,8 +264,25 @@ impl DevCluster<'_> {
             let kill = format!("kill -9 {pid}");
             line(format!("  {kill:<17}  kills the leader, {name}; the others take over"))?;
         }
+        if let (Server::Quorate { .. }, None, Some(join)) =
+            (self.cluster.server(0), &self.cluster.spec(0).certificates, self.join(first))
+        {
+            line(format!("  {program} {join}"))?;
+        }
         write!(text, "\nCtrl-C stops the cluster.").map_err(|e| e.to_string())?;
         Ok(text)
+    }
+
+    /// How a further node joins, if there is room for its ports: the next start counts it.
+    fn join(&self, from: &str) -> Option<String> {
+        let next = port_plan::next(self.cluster.len(), self.plan.offset)?;
+        let name = format!("n{}", self.cluster.len() + 1);
+        let data_dir = shell_word(&self.plan.data_dir.join(&name));
+        let MemberAddresses { etcd, peer, admin } = next;
+        Some(format!(
+            "join --from {from} --name {name} --data-dir {data_dir} --etcd {etcd} --peer {peer} \
+             --admin {admin}"
+        ))
     }
 
     /// Adds what the member said last.

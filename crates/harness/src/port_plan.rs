@@ -33,6 +33,11 @@ pub fn plan(members: usize, offset: u16) -> Result<Vec<MemberAddresses>, String>
     (0..members).map(|member| addresses(member, offset)).collect()
 }
 
+/// The addresses of one member more than `members`, if there may be one.
+pub fn next(members: usize, offset: u16) -> Option<MemberAddresses> {
+    plan(members + 1, offset).ok()?.pop()
+}
+
 fn addresses(member: usize, offset: u16) -> Result<MemberAddresses, String> {
     let address = |port: u32| {
         let member = u32::try_from(member).expect("at most five members");
@@ -69,6 +74,12 @@ mod tests {
         assert!(plan(5, 23_154).is_ok());
         let refusal = plan(5, 23_155).expect_err("the admin port of node 5 is 65536");
         assert!(refusal.contains("node 5 would listen on port 65536"), "{refusal}");
+    }
+
+    #[test]
+    fn the_next_member_comes_after_the_last() {
+        assert_eq!(next(3, 0).expect("room for a fourth").etcd, "127.0.0.1:32379");
+        assert_eq!(next(5, 0), None);
     }
 
     #[test]
