@@ -121,7 +121,7 @@ async fn ended(world: &World, member: u16, running: &mut Running) -> ExitStatus 
     .await
 }
 
-/// The id of the member that calls itself so; one that has just started may serve before it is known.
+/// The id of the member of that name; one that has just started may serve before it is known.
 async fn id_of(through: &MemberClient, name: &str) -> u64 {
     until(&format!("{name} is known by name"), async || {
         let members = through.members_now().await.map_err(|error| error.to_string())?;
