@@ -114,6 +114,7 @@ pub struct BackupWriter {
 
 #[derive(Clone, Copy)]
 enum Next {
+    Measure,
     Description,
     Chunk(u64),
     Padding,
@@ -122,8 +123,8 @@ enum Next {
 }
 
 impl BackupWriter {
-    /// Begins a backup of the keyspace as of the engine's last write. Reads it once, so that the
-    /// stream says from its first part on how long it is.
+    /// Begins a backup of the keyspace as of the engine's last write. Measure it to its end before
+    /// the first part is read, so that the stream says from there on how long it is.
     ///
     /// # Errors
     /// If the engine fails.
@@ -135,7 +136,7 @@ impl BackupWriter {
         let core = store::Reader::open(engine, GroupId::CONSISTENT_CORE)?;
         let limits = StoreLimits::default();
         let group = GroupId::KEYSPACE;
-        let mut snapshot = SnapshotReader::open(engine, group, MachineKind::Keyspace, limits)?;
+        let snapshot = SnapshotReader::open(engine, group, MachineKind::Keyspace, limits)?;
         let described = |member: Member| {
             let address = member.peer_addresses.into_iter().next().unwrap_or_default();
             (member.name, address)
@@ -149,17 +150,29 @@ impl BackupWriter {
             bytes: 0,
             members: core.members()?.into_iter().map(described).collect(),
         };
-        let mut bytes = description.encode().len() as u64;
-        let mut done = false;
-        while !done {
-            let chunk = snapshot.chunk(description.chunks)?.expect("the next chunk can be read");
-            description.chunks += 1;
-            bytes += 4 + chunk.data.len() as u64;
-            done = chunk.done;
-        }
-        description.bytes = bytes.next_multiple_of(BLOCK) + DIGEST as u64;
-        let (next, digest) = (Next::Description, Sha256::new());
+        description.bytes = description.encode().len() as u64;
+        let (next, digest) = (Next::Measure, Sha256::new());
         Ok(BackupWriter { snapshot, description, next, digest, sent: 0 })
+    }
+
+    /// Reads a chunk only for its length. Whether there is another to measure.
+    ///
+    /// # Errors
+    /// If the engine fails.
+    ///
+    /// # Panics
+    /// If all of it was measured before.
+    pub fn measure(&mut self) -> Result<bool, StoreFailure> {
+        assert!(matches!(self.next, Next::Measure), "a backup is measured once");
+        let description = &mut self.description;
+        let chunk = self.snapshot.chunk(description.chunks)?.expect("the next chunk can be read");
+        description.chunks += 1;
+        description.bytes += 4 + chunk.data.len() as u64;
+        if chunk.done {
+            description.bytes = description.bytes.next_multiple_of(BLOCK) + DIGEST as u64;
+            self.next = Next::Description;
+        }
+        Ok(!chunk.done)
     }
 
     /// What it is of.
@@ -178,8 +191,12 @@ impl BackupWriter {
     ///
     /// # Errors
     /// If the engine fails.
+    ///
+    /// # Panics
+    /// If it was not measured to its end.
     pub fn next_part(&mut self) -> Result<Option<Bytes>, StoreFailure> {
         let part = match self.next {
+            Next::Measure => unreachable!("a backup is measured before it is read"),
             Next::Description => {
                 self.next = Next::Chunk(0);
                 self.description.encode()

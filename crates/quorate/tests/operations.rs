@@ -39,17 +39,27 @@ fn with_one_member(
     std::fs::remove_dir_all(&path).expect("the test's own directory");
 }
 
+/// Bytes that cannot be compressed (xorshift), other ones for every seed but zero.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let word = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_be_bytes()
+    };
+    std::iter::repeat_with(word).take(6_250).flatten().collect()
+}
+
 #[test]
 fn above_the_quota_puts_are_refused_and_come_back_by_themselves() {
     let options = ["--quota-backend-bytes", "6000000"];
     with_one_member("quota", 7800, &options, async |client| {
         let give_up = Instant::now() + PATIENCE;
-        let mut written = 0;
+        let mut written = 0_u64;
         let refusal = loop {
             assert!(Instant::now() < give_up, "{written} puts were taken");
-            // Hardly to be compressed, and of one length.
-            let value: Vec<u8> =
-                (0..50_000_u32).map(|at| ((at * 7919 + written * 31) >> 5) as u8).collect();
+            let value = noise(written + 1);
             match client.put(format!("k{written:05}").as_bytes(), &value).await {
                 Ok(_) => written += 1,
                 Err(error) => break error,

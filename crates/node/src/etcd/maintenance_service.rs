@@ -170,13 +170,10 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         let permit = Arc::clone(&self.backups).try_acquire_owned();
         let permit = permit.map_err(|_| refusal::status(errors::TOO_MANY_REQUESTS))?;
-        let handle = self.handle.clone();
-        let open =
-            move || BackupWriter::open(handle.engine(), handle.cluster_id(), handle.member_id());
-        let writer = tokio::task::spawn_blocking(open)
-            .await
-            .map_err(|error| Status::internal(format!("quorate: a read died: {error}")))?
-            .map_err(|failure| refusal::failed_read(&failure))?;
+        let handle = &self.handle;
+        let writer = BackupWriter::open(handle.engine(), handle.cluster_id(), handle.member_id());
+        let writer = writer.map_err(|failure| refusal::failed_read(&failure))?;
+        let writer = measured(writer, handle).await?;
         let position = writer.description().position;
         tracing::info!(%position, bytes = writer.remaining(), "a client takes a backup");
         let read = |writer: &mut BackupWriter| {
@@ -211,6 +208,26 @@ impl Maintenance for MaintenanceService {
         _: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         Err(refusal::unimplemented("Downgrade"))
+    }
+}
+
+/// Measures a backup beside the calls, chunk by chunk, so that a node that stops need not wait.
+async fn measured(mut writer: BackupWriter, handle: &NodeHandle) -> Result<BackupWriter, Status> {
+    loop {
+        let measuring = tokio::task::spawn_blocking(move || {
+            let more = writer.measure();
+            (writer, more)
+        });
+        let more;
+        (writer, more) = measuring
+            .await
+            .map_err(|error| Status::internal(format!("quorate: a read died: {error}")))?;
+        if !more.map_err(|failure| refusal::failed_read(&failure))? {
+            return Ok(writer);
+        }
+        if handle.is_stopping() {
+            return Err(refusal::status(errors::STOPPED));
+        }
     }
 }
 
