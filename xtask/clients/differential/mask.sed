@@ -3,16 +3,17 @@
 s/"(cluster_id|member_id|raft_term|revision_hash)":[0-9]+/"\1":<\1>/g
 s/^"(ClusterID|MemberID|RaftTerm|RaftIndex|RaftAppliedIndex|DBSize|DBSizeInUse)" : [0-9]+/"\1" : <\1>/
 # Durations.
-s/\b(took = |in )[0-9.]+(s|ms|µs|ns)/\1<time>/g
-s/"took":"[^"]*"/"took":<time>/g
+s/\b(took = |took |in )[0-9.]+(s|ms|µs|ns)/\1<time>/g
+s/"took":("[^"]*"|[0-9.]+)/"took":<time>/g
 # Log lines of the client.
-s/"ts":"[^"]*"/"ts":<time>/
+s/"ts":("[^"]*"|[0-9.]+)/"ts":<time>/
 s/"caller":"[^"]*"/"caller":<place>/
 s/"target":"[^"]*"/"target":<target>/
 # How each release numbers itself, what is stored how, and who happens to lead.
 /"version":"/s/"(version|storageVersion|dbSize|dbSizeInUse|raftIndex|raftTerm|raftAppliedIndex|hash)":("[^"]*"|[0-9]+)/"\1":<\1>/g
 s/"hash":[0-9]+/"hash":<hash>/
-s/^"(Version|StorageVersion|Hash|Leader)" : .*/"\1" : <\1>/
+s/^"(Version|StorageVersion)" : "[^"]*"/"\1" : <\1>/
+s/^"(Hash|Leader)" : .*/"\1" : <\1>/
 s/"leader":<id-n.>/"leader":<leader>/
 s/^((http:\/\/)?<client-n.>), (<id-n.>), [0-9.]+, .*, (true|false), (true|false), [0-9]+, [0-9]+, [0-9]+,/\1, \3, <version>, …, <leads>, \5, …,/
 s/^((http:\/\/)?<client-n.>), [0-9]+(, [0-9]+)?$/\1, <hash>\3/
@@ -32,3 +33,9 @@ s/^lease [0-9a-f]{16} /lease <id> /
 s/remaining\([0-9]+s\)/remaining(<time>)/
 s/"ttl":[0-9]+,"granted/"ttl":<time>,"granted/
 /^"TTL" : [0-9]+$/{N;s/.*\n"GrantedTTL"/"TTL" : <time>\n"GrantedTTL"/}
+# The cluster's id.
+s/ cluster +[0-9a-f]{13,16}\b/ cluster <cluster>/
+# Snapshots.
+s/"size":"[^"]*","took"/"size":<size>,"took"/
+s/"etcd-version":"[^"]*"/"etcd-version":<version>/
+s/^Server version .*/Server version <version>/

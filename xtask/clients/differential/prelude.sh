@@ -11,7 +11,7 @@ set -u
 ALL=$M1,$M2,$M3
 cd "$SCRATCH" || exit 1
 : >names.sed
-trap 'kill $(jobs -p) 2>/dev/null' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; wait 2>/dev/null' EXIT
 
 # Runs etcdctl against the first member, unless told where, and records it.
 etcdctl() { recorded etcdctl "$ETCDCTL" $(where "$@") "$@"; }
@@ -67,6 +67,7 @@ word() { awk -v n="$1" '{ print $n; exit }' out; }
 # called NAME ID: masks an id, in hexadecimal and decimal, by a name.
 called() {
     local decimal
+    [ -n "$2" ] || return
     decimal=$(printf '%u' "0x$2")
     printf 's/\\b(0*%s|%s)\\b/<%s>/g\n' "$2" "$decimal" "$1" >>names.sed
 }
@@ -104,8 +105,37 @@ end() {
     [ $status = 0 ] || echo "= $status"
 }
 
-n=0
-for member in "$N1 $M1 $P1" "$N2 $M2 $P2" "$N3 $M3 $P3"; do
+# One more server, by itself or of the cluster; `serve NAME ARGUMENTS…` starts it with more flags.
+base=${M1##*:}
+M4=127.0.0.1:$((base + 10)) P4=127.0.0.1:$((base + 11)) A4=127.0.0.1:$((base + 12))
+serve() {
+    local name=$1 subcommand=start
+    shift
+    [ "$SERVER" = etcd ] && subcommand=
+    "$SERVER_BINARY" $subcommand --name "$name" --data-dir "$name-data" \
+        --listen-client-urls "http://$M4" --advertise-client-urls "http://$M4" \
+        --listen-peer-urls "http://$P4" --initial-advertise-peer-urls "http://$P4" \
+        --listen-metrics-urls "http://$A4" "$@" >"$name.log" 2>&1 &
+    served=$!
+    for try in $(seq 150); do
+        if quietly get x --consistency=s --endpoints="$M4" --command-timeout=1s >/dev/null 2>&1; then return; fi
+        sleep 0.1
+    done
+    echo "$name does not serve: $(tail -n 3 "$name.log")"
+}
+
+# Which member leads, as its client address, and the id behind an address.
+leader() {
+    local address
+    for address in "$M1" "$M2" "$M3"; do
+        quietly endpoint status -w json --endpoints="$address" |
+            sed -nE 's/.*"member_id":([0-9]+).*"leader":([0-9]+).*/\1 \2/p' |
+            { read -r member leader && [ "$member" = "$leader" ] && echo "$address"; }
+    done
+}
+id_of() { sed -nE "s|^([0-9a-f]+), .*, http://$1, .*|\1|p" members; }
+
+for member in "$N1 $M1 $P1" "$N2 $M2 $P2" "$N3 $M3 $P3" "n4 $M4 $P4"; do
     read -r name client peer <<<"$member"
     printf 's/\\b%s\\b/<client-%s>/g\ns/\\b%s\\b/<peer-%s>/g\n' \
         "$client" "$name" "$peer" "$name" >>names.sed

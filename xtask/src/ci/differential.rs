@@ -19,7 +19,19 @@ use super::stock_etcd::{self, StockEtcd};
 use super::tally::Tally;
 
 /// One after the other, each by itself.
-const SCRIPTS: [&str; 7] = ["kv", "txn", "watch", "lease", "lock", "compaction", "endpoint"];
+const SCRIPTS: [&str; 11] = [
+    "kv",
+    "txn",
+    "watch",
+    "lease",
+    "lock",
+    "compaction",
+    "endpoint",
+    "operations",
+    "members",
+    "snapshot",
+    "mirror",
+];
 
 /// How long one script may take.
 const SCRIPT_TIMEOUT_SECONDS: &str = "150";
@@ -140,7 +152,7 @@ impl Run<'_> {
             SCRIPT_TIMEOUT_SECONDS,
             "bash",
             "-c",
-            "exec </dev/null; source \"$0\"; source \"$1\"",
+            "exec </dev/null; source \"$0\"; source \"$1\"; exit 0",
         ]);
         command.arg(self.scripts().join("prelude.sh"));
         command.arg(self.scripts().join(format!("{}.sh", self.script)));
