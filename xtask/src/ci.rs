@@ -9,6 +9,7 @@ mod client_suites;
 mod differential;
 mod etcdctl_suite;
 mod failover_steps;
+mod readme_session;
 mod shell;
 mod simulation_steps;
 mod stock_etcd;
@@ -62,7 +63,7 @@ impl Context {
 /// A step's name on the command line, and what it does.
 type Step = (&'static str, fn(&Context, &mut Tally));
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", tidy),
@@ -71,6 +72,7 @@ const STEPS: [Step; 11] = [
     ("failover", failover_steps::run),
     ("etcdctl", etcdctl_suite::run),
     ("etcdctl-differential", differential::run),
+    ("readme", readme_session::run),
     ("rust-client", client_suites::rust),
     ("go-client", client_suites::go),
     ("python-client", client_suites::python),

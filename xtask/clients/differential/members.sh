@@ -52,9 +52,12 @@ etcdctl move-leader "$n4"
 serve n4 --initial-cluster "$N1=http://$P1,$N2=http://$P2,$N3=http://$P3,n4=http://$P4" \
     --initial-cluster-state existing
 etcdctl_in_any_order member list
-etcdctl get x --endpoints="$M4"
 etcdctl get x --endpoints="$M4" --consistency=s
-etcdctl put x y --endpoints="$M4"
+# 3.4 calls this Unavailable, and its client tries a hundred times.
+if [ "$RELEASE" != 3.4 ]; then
+    etcdctl get x --endpoints="$M4"
+    etcdctl put x y --endpoints="$M4"
+fi
 for try in $(seq 100); do
     quietly member promote "$n4" >promoted 2>&1 && break
     sleep 0.1
