@@ -9,8 +9,6 @@
 pub(super) enum Guard {
     /// Nothing: no token is looked at.
     Open,
-    /// Nothing, but a token that is shown has to be sound.
-    Anyone,
     /// To be a user.
     User,
     /// The role of root.
@@ -47,10 +45,10 @@ const GUARDS: [(&str, Guard); 54] = [
     ("/etcdserverpb.Maintenance/Snapshot", Guard::Root),
     ("/etcdserverpb.Maintenance/MoveLeader", Guard::Root),
     ("/etcdserverpb.Maintenance/Downgrade", Guard::Root),
-    // Changes are for root, which is asked where they are applied.
+    // For root, which is asked where changes are applied, and after a barrier for the rest.
     ("/etcdserverpb.Auth/AuthEnable", Guard::User),
     ("/etcdserverpb.Auth/AuthDisable", Guard::User),
-    ("/etcdserverpb.Auth/AuthStatus", Guard::Anyone),
+    ("/etcdserverpb.Auth/AuthStatus", Guard::User),
     ("/etcdserverpb.Auth/Authenticate", Guard::Open),
     ("/etcdserverpb.Auth/UserAdd", Guard::User),
     ("/etcdserverpb.Auth/UserGet", Guard::User),
@@ -95,8 +93,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// Calls for which nobody has to be a user, as etcd 3.6 has them, and reflection.
-    const WITHOUT_A_USER: [&str; 8] = [
-        "/etcdserverpb.Auth/AuthStatus",
+    const WITHOUT_A_USER: [&str; 7] = [
         "/etcdserverpb.Auth/Authenticate",
         "/etcdserverpb.Cluster/MemberList",
         "/grpc.health.v1.Health/Check",
@@ -126,7 +123,7 @@ mod tests {
         assert_eq!(listed.len(), GUARDS.len(), "a call is listed twice");
         let forgotten: Vec<_> = described().difference(&listed).cloned().collect();
         assert_eq!(forgotten, Vec::<String>::new(), "calls without a guard");
-        let open = GUARDS.iter().filter(|(_, guard)| matches!(guard, Guard::Open | Guard::Anyone));
+        let open = GUARDS.iter().filter(|(_, guard)| *guard == Guard::Open);
         let open: BTreeSet<_> = open.map(|(path, _)| *path).collect();
         assert_eq!(open, BTreeSet::from(WITHOUT_A_USER));
         assert!(described().len() >= 48, "the files describe every service");

@@ -171,7 +171,7 @@ impl Auth for AuthService {
         &self,
         request: Request<pb::AuthStatusRequest>,
     ) -> Result<Response<pb::AuthStatusResponse>, Status> {
-        let accounts = self.seen(&request, |_, _| Ok(())).await?;
+        let accounts = self.seen(&request, require_root).await?;
         Ok(Response::new(pb::AuthStatusResponse {
             header: self.header()?,
             enabled: accounts.is_enabled(),

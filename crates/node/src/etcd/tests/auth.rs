@@ -230,7 +230,10 @@ fn users_and_roles_are_shown_to_root_and_those_concerned() {
         admin.guard(&[may(Read, "a", "\0")]).await;
         let ann = admin.login("ann", "ann").await.unwrap();
         let root = admin.login("root", "root").await.unwrap();
-        let status = admin.auth.auth_status(pb::AuthStatusRequest {}).await.unwrap().into_inner();
+        let nobody = admin.auth.auth_status(pb::AuthStatusRequest {}).await.unwrap_err();
+        assert_eq!(text(nobody), EMPTY);
+        let status = admin.auth.auth_status(shown(&root, pb::AuthStatusRequest {})).await;
+        let status = status.unwrap().into_inner();
         assert_eq!((status.enabled, status.auth_revision), (true, 7));
         assert!(status.header.is_some_and(|header| header.revision == 1));
 
