@@ -1,4 +1,4 @@
-//! The failover run in both forms, and the proof that it can fail.
+//! The failover run in all its forms, and the proof that it can fail.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ const LOST: &str = "acknowledged write lost";
 /// Name, options, and the longest median from a strike to the first write in milliseconds: about
 /// 300 are promised for a kill, twice the election timeout and 300 for a pause; a busy machine gets
 /// some more.
-const FORMS: [(&str, &[&str], &str); 4] = [
+const FORMS: [(&str, &[&str], &str); 5] = [
     ("two minutes of killed leaders", &["--seconds", "120"], "600"),
     (
         "two minutes of killed leaders under power loss",
@@ -24,6 +24,7 @@ const FORMS: [(&str, &[&str], &str); 4] = [
     ),
     ("killed leaders under TLS, with authentication on", &["--seconds", "40", "--secure"], "600"),
     ("paused leaders", &["--seconds", "40", "--pause"], "2500"),
+    ("a rolling upgrade, then killed leaders", &["--seconds", "40", "--upgrade"], "600"),
 ];
 
 pub(super) fn run(context: &Context, tally: &mut Tally) {
