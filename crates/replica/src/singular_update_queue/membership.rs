@@ -4,6 +4,7 @@
 
 use super::LogMachine;
 use crate::follower_reads::{Reader, WaitingRead};
+use crate::group_log::GroupLog;
 use crate::membership_reconciler::{
     Adoption, HandOver, OwnRead, SyncReport, WAITING_MAX, adopts, equals, is_active, is_caught_up,
     is_in_sync, next_step, shows,
@@ -229,7 +230,8 @@ impl LogMachine {
 impl LogMachine {
     /// Takes the next step of a group that this node leads, if one is due.
     pub(super) fn reconcile(&mut self, group: GroupId, now: Monotonic) {
-        let Some(table) = &self.reconciler.table else { return };
+        let Some(table) = self.wanted(group) else { return };
+        let table = &table;
         let raft = &self.groups[&group].raft;
         let steady = raft.role() == Role::Leader && raft.membership_is_committed();
         if !steady || raft.membership().is_joint() || equals(table, raft.membership()) {
@@ -253,6 +255,31 @@ impl LogMachine {
         }
         // Whatever stands against it now, it is tried again at the next flush.
         let _ = self.log(group).raft.propose_membership(now, change);
+    }
+
+    /// Who is to be a member of a group for now. A member hears from the consistent core that it
+    /// was removed, so it leaves that one last: otherwise it would lead other groups on, unaware.
+    fn wanted(&self, group: GroupId) -> Option<MemberTable> {
+        let mut wanted = self.reconciler.table.clone()?;
+        if group != CORE {
+            return Some(wanted);
+        }
+        let others = self.groups.iter().filter(|(other, _)| **other != CORE);
+        let busy: BTreeSet<NodeId> =
+            others.flat_map(|(_, log)| log.raft.membership().members()).collect();
+        let core = self.groups[&CORE].raft.membership();
+        // What this member is to the other groups it may not hear any more; that it leads, it knows.
+        let leads = self.groups.iter().any(|(other, log)| *other != CORE && is_leader(log));
+        let waits = |id: &NodeId| match *id == self.config.node {
+            true => leads,
+            false => busy.contains(id),
+        };
+        let leaving = |id: &&NodeId| wanted.removed.contains(id) && waits(id);
+        let voters: Vec<NodeId> = core.voters.iter().filter(leaving).copied().collect();
+        let learners: Vec<NodeId> = core.learners.iter().filter(leaving).copied().collect();
+        wanted.voters.extend(voters);
+        wanted.learners.extend(learners);
+        Some(wanted)
     }
 
     /// Whether this node, which knows the newest table of its time, may act on it for `group`: it
@@ -323,6 +350,10 @@ impl LogMachine {
             }
         }
     }
+}
+
+fn is_leader(log: &GroupLog) -> bool {
+    log.raft.role() == Role::Leader
 }
 
 /// Answers.
