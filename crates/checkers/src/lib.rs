@@ -12,7 +12,9 @@
 //! | What was acknowledged is there in the end | [`durability`] | [`history`] and final reads |
 //! | A numbered request is applied at most once | [`exactly_once`] | online |
 //! | A lease lives as long as promised, not much longer, and ends whole | [`lease`] | online |
+//! | Consecutive memberships share quorums, and stay as acknowledged | [`membership`] | online |
 //! | A fenced lock loses no update | [`fencing`] | online |
+//! | Users do what they may, and nothing else | [`permissions`] | online |
 //! | A healed cluster works again within a bound | [`liveness`] | online |
 //!
 //! The invariant of every checker: it may say "undecided", it never says "fine" without having
@@ -30,6 +32,8 @@ mod history_lines;
 pub mod lease;
 pub mod linearizability;
 pub mod liveness;
+pub mod membership;
+pub mod permissions;
 pub mod revision_order;
 pub mod watch;
 mod wing_gong;

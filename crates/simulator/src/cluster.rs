@@ -8,11 +8,8 @@
 use crate::disk::{Crash, SimDisk, Ticket};
 use crate::event_heap::{EventHeap, Instant, MILLISECOND, SECOND};
 use crate::faults::{self, FaultKind};
-use crate::feature::Feature;
 use crate::front_end::Client;
 use crate::judges::Judges;
-use crate::lease_holder::LeaseHolder;
-use crate::lock_contender::LockContender;
 use crate::mark::{Mark, Marks};
 use crate::membership_nemesis::MembershipNemesis;
 use crate::mutant::Mutant;
@@ -27,7 +24,8 @@ use crate::swarm::Swarm;
 use crate::trace_hash::TraceHash;
 use crate::watchers::{HubWork, Watcher};
 use crate::witness::{Breach, Witness};
-use crate::worker::{Behaviour, Worker};
+use crate::worker::Worker;
+use crate::workforce;
 use crate::workload::ClientMind;
 use checkers::history::History;
 use clocks::{GroupId, NodeId};
@@ -176,11 +174,11 @@ impl World {
         let keyspaces = vec![GroupId(1), GroupId(2)];
         let groups = vec![GroupId(0), GroupId(1), GroupId(2)];
         let node = |slot| new_node(seed, &swarm, options, slot);
-        let nodes: Vec<Node> = (0..swarm.nodes).map(node).collect();
+        let nodes: Vec<Node> = (0..swarm.nodes + swarm.spares).map(node).collect();
         let network = Network::new(nodes.len(), swarm.network.clone(), seed.stream("network", 0));
         let clients = new_clients(seed, &swarm, &keyspaces);
         let watchers = Watcher::of_cluster(nodes.len(), &keyspaces);
-        let workers = new_workers(seed, &swarm, &keyspaces);
+        let workers = workforce::hire(seed, &swarm, &keyspaces);
         let judges = Judges::new(&swarm, &keyspaces);
         let histories = keyspaces.iter().map(|group| (*group, History::new())).collect();
         let deferred = nodes.iter().map(|_| Vec::new()).collect();
@@ -230,7 +228,9 @@ impl World {
     fn schedule_beginning(&mut self) {
         for slot in 0..self.nodes.len() {
             let delay = self.rng.below(200 * MILLISECOND);
-            self.heap.after(delay, Event::Start { slot, life: 0 });
+            if !self.nodes[slot].vacant {
+                self.heap.after(delay, Event::Start { slot, life: 0 });
+            }
             for b in slot + 1..self.nodes.len() {
                 self.heap.after(delay, Event::Connect { a: slot, b });
             }
@@ -334,9 +334,14 @@ impl World {
         self.nodes[slot].process.as_mut().expect("the process runs")
     }
 
-    pub(crate) fn slot_of(&self, id: NodeId) -> Slot {
-        let slots = self.nodes.len() as u64;
-        usize::try_from((id.0 - 1) % slots).expect("who replaces a member has its slot")
+    /// Where the member lives, if it does.
+    pub(crate) fn slot_of(&self, id: NodeId) -> Option<Slot> {
+        self.nodes.iter().position(|node| node.id == id && !node.vacant)
+    }
+
+    /// Machines with a member.
+    pub(crate) fn occupied(&self) -> Vec<Slot> {
+        (0..self.nodes.len()).filter(|slot| !self.nodes[*slot].vacant).collect()
     }
 
     /// Tells the narrator, if there is one.
@@ -394,7 +399,9 @@ impl World {
                 self.heap.after(delay, Event::Start { slot, life });
             }
             Start::Refused(sentence) => {
-                if !self.excuse_old_build(slot, Mark::OldBuildRefused) {
+                if !self.excuse_old_build(slot, Mark::OldBuildRefused)
+                    && !self.excuse_departed(slot)
+                {
                     let detail = format!("node {slot}: {sentence}");
                     self.violate("a node starts on what it left", detail);
                 }
@@ -579,6 +586,8 @@ impl World {
             // Whoever is being replaced is no part of the quorum.
             first = (slot + 1) % count;
         }
+        // Whoever may be part of a quorum is healed, where that changes.
+        let quorum = if self.swarm.spares > 0 { count } else { quorum };
         let broken: Vec<Slot> = (quorum..count).map(|offset| (first + offset) % count).collect();
         for slot in 0..count {
             if !broken.contains(&slot) {
@@ -600,10 +609,14 @@ impl World {
             }
         }
         self.progress.clear();
+        self.judges.tenants.moved.clear();
         self.heap.after(self.plan.liveness, Event::Progress);
     }
 
     fn heal(&mut self, slot: Slot) {
+        if self.nodes[slot].vacant {
+            return;
+        }
         self.nodes[slot].abandoned = false;
         if let Some(process) = &mut self.nodes[slot].process {
             process.doom = None;
@@ -622,8 +635,8 @@ impl World {
 
     /// Every member of the core must have answered writes and reads of every keyspace.
     fn require_progress(&mut self) {
-        for slot in 0..self.nodes.len() {
-            if self.nodes[slot].abandoned {
+        for slot in 0..self.swarm.nodes {
+            if self.nodes[slot].abandoned || self.is_newcomer(slot) {
                 continue;
             }
             for group in self.keyspaces.clone() {
@@ -669,7 +682,8 @@ impl World {
             && self.is_membership_settled()
             && self.clients.iter().all(|client| client.pending.is_none())
             && self.workers.iter().all(Worker::is_idle);
-        let positions: Vec<Option<Vec<(u64, u64)>>> = self.nodes.iter().map(positions).collect();
+        let occupied = self.nodes.iter().filter(|node| !node.vacant);
+        let positions: Vec<Option<Vec<(u64, u64)>>> = occupied.map(positions).collect();
         quiet && positions[0].is_some() && positions.iter().all(|other| *other == positions[0])
     }
 
@@ -722,6 +736,7 @@ fn new_node(seed: Seed, swarm: &Swarm, options: &Options, slot: Slot) -> Node {
         process: None,
         life: 0,
         paused: false,
+        vacant: slot >= swarm.nodes,
         rolled_back: false,
         abandoned: false,
     }
@@ -735,30 +750,4 @@ fn new_clients(seed: Seed, swarm: &Swarm, keyspaces: &[GroupId]) -> Vec<Client> 
         Client::new(number % swarm.nodes, ClientMind::new(number as u64, group, rng))
     };
     (0..count).map(client).collect()
-}
-
-/// Lease holders, and contenders for the lock, of each keyspace.
-const LEASE_HOLDERS: usize = 4;
-const LOCK_CONTENDERS: usize = 3;
-
-fn new_workers(seed: Seed, swarm: &Swarm, keyspaces: &[GroupId]) -> Vec<Worker> {
-    let mut workers = Vec::new();
-    let mut add =
-        |feature: Feature, count: usize, behaviour: &dyn Fn(u64) -> Box<dyn Behaviour>| {
-            for _ in 0..if swarm.features.contains(&feature) { count } else { 0 } {
-                let number = workers.len();
-                let rng = seed.stream("worker", number as u64);
-                workers.push(Worker::new(number % swarm.nodes, behaviour(number as u64), rng));
-            }
-        };
-    for &group in keyspaces {
-        let rng = |number| seed.stream("behaviour", number);
-        add(Feature::Leases, LEASE_HOLDERS, &|number| {
-            Box::new(LeaseHolder::new(number, group, rng(number)))
-        });
-        add(Feature::Locks, LOCK_CONTENDERS, &|number| {
-            Box::new(LockContender::new(number, group, rng(number)))
-        });
-    }
-    workers
 }

@@ -15,21 +15,32 @@ pub enum Feature {
     Leases,
     /// A lock is taken in turns, and fences what it guards.
     Locks,
-    /// Members are removed, added and promoted.
+    /// Members are replaced, one machine after the other.
     Membership,
+    /// Users come and go, and what they may do changes.
+    Accounts,
+    /// Members come and go, and the cluster grows and shrinks.
+    Operator,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 4] =
-        [Feature::RollingUpgrade, Feature::Leases, Feature::Locks, Feature::Membership];
+    pub const ALL: [Feature; 6] = [
+        Feature::RollingUpgrade,
+        Feature::Leases,
+        Feature::Locks,
+        Feature::Membership,
+        Feature::Accounts,
+        Feature::Operator,
+    ];
 
     const fn chance(self) -> Chance {
         match self {
             Feature::RollingUpgrade => Chance::percent(25),
             Feature::Leases => Chance::percent(40),
             Feature::Locks => Chance::percent(25),
-            Feature::Membership => Chance::percent(40),
+            Feature::Membership | Feature::Accounts => Chance::percent(25),
+            Feature::Operator => Chance::percent(20),
         }
     }
 
@@ -39,6 +50,11 @@ impl Feature {
             let rng = &mut seed.stream("feature", *feature as u64);
             rng.chance(feature.chance())
         };
-        Feature::ALL.into_iter().filter(drawn).collect()
+        let mut drawn: BTreeSet<Feature> = Feature::ALL.into_iter().filter(drawn).collect();
+        if drawn.contains(&Feature::Operator) {
+            // One of them at a time.
+            drawn.remove(&Feature::Membership);
+        }
+        drawn
     }
 }

@@ -164,7 +164,8 @@ impl World {
     fn ask(&mut self, slot: Slot, id: RequestId, group: GroupId, ask: Ask) {
         let timeout = Duration::from_nanos(self.swarm.workload.timeout);
         let now = self.nodes[slot].clock.monotonic(self.heap.now());
-        let request = Request { id, group, deadline: now.after(timeout), caller: None, ask };
+        let request =
+            Request { id, group, deadline: now.after(timeout), caller: self.anybody(), ask };
         self.tell(slot, LogEvent::Request(request));
     }
 

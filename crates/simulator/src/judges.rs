@@ -3,18 +3,22 @@
 //!
 //! Not here: the rules themselves (`checkers`).
 
+use crate::account_worker::{self, name_of};
 use crate::event_heap::{Instant, MILLISECOND, SECOND};
 use crate::lock_contender::{REGISTER, read_register};
 use crate::mark::{Mark, Marks};
+use crate::membership_operator::Tenants;
 use crate::swarm::Swarm;
 use crate::witness::Breach;
 use bytes::Bytes;
 use checkers::fencing::{self, Fencing};
 use checkers::lease::{Leases, Promise};
-use clocks::GroupId;
+use checkers::membership::{self, Configuration, Memberships};
+use checkers::permissions::{self, Permissions};
+use clocks::{GroupId, NodeId};
 use consensus::{Entry, Payload};
-use std::collections::BTreeMap;
-use store::command::{Command, Envelope};
+use std::collections::{BTreeMap, BTreeSet};
+use store::command::{Command, Envelope, SessionId};
 use store::limits::LEASE_SLACK_MS;
 use store::{EventKind, RevisionEvents};
 
@@ -30,6 +34,13 @@ pub(crate) struct Judges {
     pub(crate) leases: BTreeMap<GroupId, Leases>,
     /// Per keyspace, of the one lock there.
     pub(crate) fencing: BTreeMap<GroupId, Fencing>,
+    /// Per keyspace.
+    pub(crate) permissions: BTreeMap<GroupId, Permissions>,
+    receivers: BTreeMap<GroupId, Receiver>,
+    /// Of all groups.
+    pub(crate) memberships: Memberships,
+    /// Machines and members.
+    pub(crate) tenants: Tenants,
     /// The last index of each group that anybody was handed.
     handed: BTreeMap<GroupId, u64>,
     /// Rare branches that they saw.
@@ -50,23 +61,65 @@ impl Judges {
         };
         let leases = keyspaces.iter().map(|group| (*group, Leases::new(promise))).collect();
         let fencing = keyspaces.iter().map(|group| (*group, Fencing::new())).collect();
-        Judges { leases, fencing, handed: BTreeMap::new(), marks: Marks::default() }
+        let memberships = Memberships::new(1..=swarm.nodes as u64);
+        let tenants = Tenants::new(swarm.nodes, swarm.nodes + swarm.spares);
+        let permissions = keyspaces.iter().map(|group| (*group, Permissions::new())).collect();
+        Judges {
+            permissions,
+            receivers: BTreeMap::new(),
+            leases,
+            fencing,
+            memberships,
+            tenants,
+            handed: BTreeMap::new(),
+            marks: Marks::default(),
+        }
     }
 
     /// A member is handed these committed entries; each counts when the first one is.
-    pub(crate) fn decided(&mut self, group: GroupId, entries: &[Entry], now: Instant) {
+    pub(crate) fn decided(
+        &mut self,
+        group: GroupId,
+        entries: &[Entry],
+        now: Instant,
+    ) -> Result<(), Breach> {
         let handed = self.handed.entry(group).or_default();
         let known = *handed;
-        let Some(last) = entries.last().map(|entry| entry.position.index) else { return };
+        let Some(last) = entries.last().map(|entry| entry.position.index) else { return Ok(()) };
         if last <= known {
-            return;
+            return Ok(());
         }
         *handed = last;
-        let Some(leases) = self.leases.get_mut(&group) else { return };
+        let fresh = || entries.iter().filter(|entry| entry.position.index > known);
+        for entry in fresh() {
+            if let Payload::Membership(membership) = &entry.payload {
+                let ids = |of: &BTreeSet<NodeId>| of.iter().map(|id| id.0).collect();
+                let configuration = Configuration {
+                    voters: ids(&membership.voters),
+                    outgoing: ids(&membership.outgoing),
+                    learners: ids(&membership.learners),
+                };
+                let (group, index) = (u64::from(group.0), entry.position.index);
+                membership_breach(self.memberships.configured(group, index, configuration))?;
+            }
+        }
+        let Some(leases) = self.leases.get_mut(&group) else { return Ok(()) };
+        let permissions = self.permissions.get_mut(&group).expect("one per keyspace");
+        let receiver = self.receivers.entry(group).or_default();
         leases.decided(now.0);
-        for entry in entries.iter().filter(|entry| entry.position.index > known) {
+        for entry in fresh() {
             let Payload::Command(command) = &entry.payload else { continue };
             let Ok(envelope) = Envelope::decode(command.clone()) else { continue };
+            if receiver.is_fresh(&envelope) {
+                if let Some(name) = name_of(&envelope.command) {
+                    permissions.decided(name);
+                }
+                if let Command::Auth(command) = &envelope.command {
+                    account_worker::change(command)
+                        .into_iter()
+                        .for_each(|change| permissions.changed(change));
+                }
+            }
             match envelope.command {
                 Command::LeaseGrant { id, ttl_s } => leases.lives_on(id, ttl_s * SECOND, now.0),
                 Command::LeaseRenew { ids } => {
@@ -75,13 +128,15 @@ impl Judges {
                 _ => {}
             }
         }
+        Ok(())
     }
 
-    /// A node leads the group now.
-    pub(crate) fn led_anew(&mut self, group: GroupId) {
+    /// A member leads the group now.
+    pub(crate) fn led_anew(&mut self, group: GroupId, member: NodeId) -> Result<(), Breach> {
         if let Some(leases) = self.leases.get_mut(&group) {
             leases.led_anew();
         }
+        membership_breach(self.memberships.led(member.0, u64::from(group.0)))
     }
 
     /// A keyspace changed for the first time in this way.
@@ -114,6 +169,11 @@ impl Judges {
     fn counted(&mut self, group: GroupId, change: &RevisionEvents) -> Result<(), Breach> {
         let of_register = change.events.iter().filter(|event| event.pair.key == REGISTER);
         let Some(fencing) = self.fencing.get_mut(&group) else { return Ok(()) };
+        let permissions = self.permissions.get(&group).expect("one per keyspace");
+        for event in change.events.iter().filter(|event| event.kind == EventKind::Put) {
+            let name = std::str::from_utf8(&event.pair.value).unwrap_or_default();
+            permission_breach(group, permissions.took_effect(name))?;
+        }
         for write in of_register.filter_map(|event| read_register(&event.pair.value)) {
             fencing_breach(group, fencing.written(write))?;
         }
@@ -127,6 +187,53 @@ impl Judges {
         }
         Ok(())
     }
+}
+
+/// The idempotent receiver as a dumb model: no session is given up.
+#[derive(Default)]
+struct Receiver {
+    highest: BTreeMap<NodeId, u64>,
+    /// Per session: what is answered for good, and what was applied beyond.
+    open: BTreeMap<SessionId, (u64, BTreeSet<u64>)>,
+}
+
+impl Receiver {
+    /// Whether the request, which stands behind all those before it, is executed there.
+    fn is_fresh(&mut self, envelope: &Envelope) -> bool {
+        let session = envelope.session;
+        if envelope.command == Command::OpenSession {
+            let highest = self.highest.entry(session.member).or_default();
+            if session.incarnation > *highest {
+                *highest = session.incarnation;
+                self.open.insert(session, (0, BTreeSet::new()));
+            }
+            return false;
+        }
+        let Some((answered, applied)) = self.open.get_mut(&session) else { return false };
+        let fresh = envelope.sequence >= *answered && applied.insert(envelope.sequence);
+        *answered = envelope.answered_below.max(*answered);
+        *applied = applied.split_off(answered);
+        fresh
+    }
+}
+
+/// Says which promise about users is broken.
+pub(crate) fn permission_breach(
+    group: GroupId,
+    checked: Result<(), permissions::Violation>,
+) -> Result<(), Breach> {
+    checked.map_err(|violation| Breach {
+        invariant: "users do what they may",
+        detail: format!("{group}: {violation}"),
+    })
+}
+
+/// Says which promise about members is broken.
+pub(crate) fn membership_breach(checked: Result<(), membership::Violation>) -> Result<(), Breach> {
+    checked.map_err(|violation| Breach {
+        invariant: "members change as acknowledged",
+        detail: violation.to_string(),
+    })
 }
 
 /// Says which promise about locks is broken.

@@ -164,6 +164,7 @@ impl Behaviour for LeaseHolder {
                 }
                 Ok(())
             }
+            Heard::LeaderMoved => unreachable!("a holder moves no leader"),
             Heard::Read(reply) => match reply.pairs.iter().find(|pair| pair.lease == id) {
                 Some(_) => leases.seen(id, asked),
                 None => Ok(()),

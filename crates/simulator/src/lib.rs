@@ -4,6 +4,7 @@
 //! rolling trace hash shows it. [`run_seed`] is the way in.
 #![forbid(unsafe_code)]
 
+mod account_worker;
 mod cluster;
 mod connections;
 mod disk;
@@ -16,6 +17,7 @@ mod lease_holder;
 mod lock_contender;
 mod mark;
 mod membership_nemesis;
+mod membership_operator;
 mod mutant;
 mod network;
 mod node_clock;
@@ -31,6 +33,7 @@ mod verdict;
 mod watchers;
 mod witness;
 mod worker;
+mod workforce;
 mod workload;
 
 pub use cluster::{Narrator, Plan};

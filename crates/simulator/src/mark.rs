@@ -35,11 +35,23 @@ pub enum Mark {
     LearnerPromoted,
     /// A leader objected to a change of membership.
     LeaderObjected,
+    /// A member was added.
+    MemberAdded,
+    /// A member was removed.
+    MemberRemoved,
+    /// Leadership was moved on request.
+    LeaderMoved,
+    /// A member lost its disk for good.
+    DiskLost,
+    /// Authentication was turned on.
+    AuthEnabled,
+    /// A write was refused for lack of permission.
+    PermissionDenied,
 }
 
 impl Mark {
     /// All of them.
-    pub const ALL: [Mark; 13] = [
+    pub const ALL: [Mark; 19] = [
         Mark::LevelRaisedUnderLoad,
         Mark::NotCapable,
         Mark::OldBuildRefused,
@@ -53,6 +65,12 @@ impl Mark {
         Mark::RemovedMemberStopped,
         Mark::LearnerPromoted,
         Mark::LeaderObjected,
+        Mark::MemberAdded,
+        Mark::MemberRemoved,
+        Mark::LeaderMoved,
+        Mark::DiskLost,
+        Mark::AuthEnabled,
+        Mark::PermissionDenied,
     ];
 }
 

@@ -39,6 +39,14 @@ pub enum Mutant {
     FenceForgotten,
     /// A member goes on with the first member table that it heard of.
     TableForgotten,
+    /// A member that lost its disk comes back under its old id.
+    EmptyDiskReturns,
+    /// A change of membership is answered before the groups have adopted it.
+    AnsweredBeforeAdoption,
+    /// What is nested in a transaction is not checked.
+    NestedUnchecked,
+    /// Reads are answered whoever asks.
+    ReadUnchecked,
 }
 
 impl Mutant {
@@ -52,12 +60,14 @@ impl Mutant {
             }
             Mutant::FenceForgotten => &[Feature::Locks],
             Mutant::TableForgotten => &[Feature::Membership],
+            Mutant::EmptyDiskReturns | Mutant::AnsweredBeforeAdoption => &[Feature::Operator],
+            Mutant::NestedUnchecked | Mutant::ReadUnchecked => &[Feature::Accounts],
             _ => &[],
         }
     }
 
     /// All of them.
-    pub const ALL: [Mutant; 13] = [
+    pub const ALL: [Mutant; 17] = [
         Mutant::NoSync,
         Mutant::ClocksBeyondBound,
         Mutant::ReadWithoutBarrier,
@@ -71,6 +81,10 @@ impl Mutant {
         Mutant::RenewalRevives,
         Mutant::FenceForgotten,
         Mutant::TableForgotten,
+        Mutant::EmptyDiskReturns,
+        Mutant::AnsweredBeforeAdoption,
+        Mutant::NestedUnchecked,
+        Mutant::ReadUnchecked,
     ];
 
     /// Makes the world one in which the bug can show.
@@ -111,7 +125,11 @@ impl Mutant {
             | Mutant::GateIgnored
             | Mutant::RenewalRevives
             | Mutant::FenceForgotten
-            | Mutant::TableForgotten => {}
+            | Mutant::TableForgotten
+            | Mutant::EmptyDiskReturns
+            | Mutant::AnsweredBeforeAdoption
+            | Mutant::NestedUnchecked
+            | Mutant::ReadUnchecked => {}
         }
     }
 }

@@ -122,6 +122,8 @@ pub(crate) struct Node {
     pub(crate) life: u64,
     /// The process stands still.
     pub(crate) paused: bool,
+    /// No member lives here.
+    pub(crate) vacant: bool,
     /// Its build was replaced by an older one.
     pub(crate) rolled_back: bool,
     /// Faults are over for this machine but it stays broken until the end.
@@ -156,6 +158,13 @@ impl Node {
             }
             Err(sentence) => Start::Refused(sentence),
         }
+    }
+
+    /// The machine has lost everything that it had stored.
+    pub(crate) fn wipe(&mut self) {
+        assert!(self.process.is_none(), "a running process has a disk");
+        self.disk.wipe();
+        self.engine = MemEngine::new();
     }
 
     /// The next process will be of a build that speaks this level.

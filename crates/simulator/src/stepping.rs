@@ -16,7 +16,7 @@ use crate::watchers::HubWork;
 use crate::witness::Keyspace;
 use clocks::GroupId;
 use consensus::{Payload, Role};
-use replica::{ApplierEffect, ApplierEvent, LogEffect, LogEvent};
+use replica::{ApplierEffect, ApplierEvent, LogEffect, LogEvent, Reply};
 use store::Engine;
 
 /// Events that the applier takes in one step, at most.
@@ -122,7 +122,9 @@ impl World {
     fn on_fatal(&mut self, slot: Slot, sentence: &str) {
         if self.nodes[slot].disk.is_broken() {
             self.crash_and_restart(slot, Crash::Kill);
-        } else if !self.excuse_removed(slot) && !self.excuse_old_build(slot, Mark::OldBuildStopped)
+        } else if !self.excuse_removed(slot)
+            && !self.excuse_old_build(slot, Mark::OldBuildStopped)
+            && !self.excuse_departed(slot)
         {
             self.violate("no node stops by itself", format!("node {slot}: {sentence}"));
         }
@@ -152,10 +154,9 @@ impl World {
         self.tell_narrator(|| format!("node {slot} log: {effect:?}"));
         match effect {
             LogEffect::Send { to, message } => {
-                let receiver = self.slot_of(to);
                 // Nobody is connected to a member that has been replaced.
-                if self.nodes[receiver].id == to {
-                    self.send(slot, receiver, &message);
+                if let Some(to) = self.slot_of(to).filter(|to| *to != slot) {
+                    self.send(slot, to, &message);
                 }
             }
             LogEffect::Applier(event) => {
@@ -171,7 +172,8 @@ impl World {
             LogEffect::RoleChanged { group, role, term, .. } => {
                 self.trace.number(term.0);
                 if role == Role::Leader {
-                    self.judges.led_anew(group);
+                    let checked = self.judges.led_anew(group, self.nodes[slot].id);
+                    self.check(checked);
                     let status = self.process(slot).log.status();
                     let of_group = status.groups.iter().find(|other| other.group == group);
                     let last = of_group.map_or(0, |found| found.last_index);
@@ -190,7 +192,8 @@ impl World {
         let ApplierEvent::Apply { group, mut entries } = event else { return Some(event) };
         let checked = self.witness.committed(slot, group, &entries);
         self.check(checked);
-        self.judges.decided(group, &entries, self.heap.now());
+        let checked = self.judges.decided(group, &entries, self.heap.now());
+        self.check(checked);
         if !self.check_spoken(slot, group, &entries) {
             return None;
         }
@@ -240,6 +243,7 @@ impl World {
         match effect {
             ApplierEffect::Log(mut event) => {
                 self.plant_lease_clock(slot, &mut event);
+                self.plant_early_answer(slot, &event);
                 if let LogEvent::SnapshotWritten { group, position, done: true, .. } = &event {
                     self.snapshots += 1;
                     self.witness.snapshot_installed(slot, *group, position.index);
@@ -288,6 +292,16 @@ impl World {
         }
         self.process(slot).applier_queue.push_back(ApplierEvent::Flushed);
         self.wake(slot, Machine::Applier);
+    }
+
+    /// The planted bug: a change of membership is answered as soon as it is in the table.
+    fn plant_early_answer(&mut self, slot: Slot, event: &LogEvent) {
+        let LogEvent::MembershipApplied { request, outcome, .. } = event else { return };
+        if self.mutant == Some(Mutant::AnsweredBeforeAdoption) {
+            let reply = Ok(Reply::Written(outcome.clone()));
+            self.process(slot).front_queue.push_back(FrontWork::Reply(*request, reply));
+            self.wake(slot, Machine::Front);
+        }
     }
 
     /// The planted bugs: what the leader is told of the lease clock is not what was logged.

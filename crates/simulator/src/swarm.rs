@@ -9,6 +9,7 @@ use crate::disk::{DiskProfile, SyncPromise};
 use crate::event_heap::{MICROSECOND, MILLISECOND, SECOND};
 use crate::faults::FaultKind;
 use crate::feature::Feature;
+use crate::membership_operator::SPARES;
 use crate::network::{NetworkKind, NetworkProfile, Slot};
 use crate::rng::{Chance, Rng, Seed};
 use crate::rolling_upgrade::LEVEL;
@@ -39,6 +40,8 @@ pub(crate) struct Swarm {
     pub(crate) workload: WorkloadProfile,
     /// What is exercised beside keys and watches.
     pub(crate) features: BTreeSet<Feature>,
+    /// Machines without a member at first.
+    pub(crate) spares: usize,
     /// Members that begin with an old build.
     pub(crate) old_builds: BTreeSet<Slot>,
     /// Faults that are on, and the mean nanoseconds between two of a kind.
@@ -153,6 +156,7 @@ impl Swarm {
             scheduling: draw_scheduling(rng),
             workload: draw_workload(rng, nodes, very_lossy),
             features: BTreeSet::new(),
+            spares: 0,
             old_builds: BTreeSet::new(),
             faults: draw_faults(rng),
         }
@@ -173,6 +177,9 @@ impl Swarm {
                 let mean = FaultKind::Replacement.mean_interval() * rng.pick(&[1, 2]);
                 self.faults.insert(FaultKind::Replacement, mean);
             }
+            Feature::Operator => self.spares = SPARES,
+            // Which request came first must not hang on which session was given up.
+            Feature::Accounts => self.sizes.sessions_max = 1_024,
             Feature::Leases | Feature::Locks => {}
         }
     }
@@ -198,7 +205,7 @@ impl Swarm {
         let member = Member {
             id: node,
             name: format!("n{slot}"),
-            peer_addresses: vec![format!("n{slot}:2380")],
+            peer_addresses: vec![format!("n{node}:2380")],
             client_urls: vec![format!("http://n{slot}:2379")],
             directory_id: 1 + slot as u128,
             feature_level: LEVEL,
@@ -255,7 +262,7 @@ impl Swarm {
 
 /// What settings say of the first member of a slot.
 fn founder(slot: Slot) -> Member {
-    let peer_addresses = vec![format!("n{slot}:2380")];
+    let peer_addresses = vec![format!("n{}:2380", slot + 1)];
     Member { id: NodeId(slot as u64 + 1), peer_addresses, ..Member::default() }
 }
 

@@ -36,7 +36,7 @@ impl World {
         };
         let expected: Vec<KeyValue> = keyspace.live().cloned().collect();
         let revision = keyspace.revision();
-        for slot in 0..self.nodes.len() {
+        for slot in self.occupied() {
             let (found, at) = self.everything(slot, group);
             if at != revision {
                 let detail = format!("node {slot} {group} is at revision {at}, not {revision}");
@@ -75,7 +75,7 @@ impl World {
 
     fn judge_durability(&mut self, group: GroupId) {
         let mut states = Vec::new();
-        for slot in 0..self.nodes.len() {
+        for slot in self.occupied() {
             let (pairs, revision) = self.everything(slot, group);
             let pairs: BTreeMap<_, _> = pairs
                 .into_iter()

@@ -263,7 +263,8 @@ impl World {
     /// Whether every watcher has been told everything.
     pub(crate) fn watchers_have_caught_up(&self) -> bool {
         let idle = |stats: WatchStats| stats.watchers == stats.synced;
-        self.watchers.iter().all(|watcher| {
+        let of_members = self.watchers.iter().filter(|watcher| !self.nodes[watcher.slot].vacant);
+        of_members.into_iter().all(|watcher| {
             let Some(process) = &self.nodes[watcher.slot].process else { return false };
             let hub = &process.hubs.hubs[&watcher.group];
             watcher.stream.is_some() && process.hub_queue.is_empty() && idle(hub.stats())
@@ -288,7 +289,9 @@ impl World {
             let of_group = self.watchers.iter_mut().filter(|watcher| watcher.group == group);
             let recordings: Vec<Recording> = of_group
                 .map(|watcher| {
-                    watcher.recording.caught_up = Some(revision);
+                    // Where no member lives any more, nobody could tell it the rest.
+                    let told = !self.nodes[watcher.slot].vacant;
+                    watcher.recording.caught_up = told.then_some(revision);
                     watcher.recording.clone()
                 })
                 .collect();

@@ -66,6 +66,12 @@ impl Witness {
         self.installed.retain(|(other, _), _| *other != slot);
     }
 
+    /// The machine has no member any more.
+    pub(crate) fn left(&mut self, slot: Slot, groups: &[GroupId]) {
+        self.restarted(slot);
+        groups.iter().for_each(|group| self.agreement.leave(slot as u64, u64::from(group.0)));
+    }
+
     /// A member installed a snapshot: what it is handed next may lie further on.
     pub(crate) fn snapshot_installed(&mut self, slot: Slot, group: GroupId, index: LogIndex) {
         self.handed.insert((slot, group), index);

@@ -5,8 +5,10 @@
 //! what the workers of a feature do (`lease_holder` and its like), the clients that read and write
 //! keys (`front_end`).
 
+use crate::account_worker::caller;
 use crate::cluster::{Event, Phase, World};
 use crate::event_heap::{Instant, MILLISECOND};
+use crate::feature::Feature;
 use crate::judges::Judges;
 use crate::mark::Mark;
 use crate::mutant::Mutant;
@@ -15,8 +17,9 @@ use crate::rng::{Chance, Rng};
 use crate::witness::Breach;
 use clocks::GroupId;
 use replica::{Ask, LogEvent, Reply, Request, RequestError, RequestId};
+use std::sync::Arc;
 use std::time::Duration;
-use store::command::{Caller, Command, Txn};
+use store::command::{Caller, Command, Txn, TxnOp};
 use store::range::Range;
 use store::reply::{Outcome, RangeReply, StoreError};
 
@@ -38,6 +41,8 @@ pub(crate) enum What {
     Write(Command),
     /// Read this, linearizably.
     Read(Range),
+    /// Hand the leadership over.
+    MoveLeader,
 }
 
 /// What a worker hears.
@@ -47,6 +52,8 @@ pub(crate) enum Heard {
     Written(Outcome),
     /// It was read.
     Read(RangeReply),
+    /// Another member leads.
+    LeaderMoved,
     /// The state machine refused it.
     Refused(StoreError),
     /// Certainly without effect.
@@ -127,8 +134,15 @@ impl World {
         let ask = match &wish.what {
             What::Write(command) => Ask::Write(self.planted(command)),
             What::Read(_) => Ask::ReadBarrier,
+            What::MoveLeader => Ask::TransferLeadership { to: None },
         };
-        let (group, caller) = (wish.group, wish.caller.clone());
+        let group = wish.group;
+        let caller = match (&wish.what, self.mutant) {
+            (What::Write(Command::Txn(txn)), Some(Mutant::NestedUnchecked)) if is_nested(txn) => {
+                Some(Caller::Cluster)
+            }
+            _ => wish.caller.clone().or_else(|| self.anybody()),
+        };
         self.workers[index].pending = Some(Pending { request, asked: now, wish });
         self.asked.insert(request, index);
         self.operations += 1;
@@ -140,6 +154,12 @@ impl World {
             self.ignore_gate(slot);
         }
         self.tell(slot, LogEvent::Request(Request { id: request, group, deadline, caller, ask }));
+        self.serve_operator();
+    }
+
+    /// Whoever is not there to be refused.
+    pub(crate) fn anybody(&self) -> Option<Caller> {
+        self.swarm.features.contains(&Feature::Accounts).then(|| caller("root")).flatten()
     }
 
     /// What the front end makes of a command: another one, if a bug is planted there.
@@ -181,6 +201,7 @@ impl World {
         let heard = match result {
             Ok(Reply::Written(outcome)) => Heard::Written(outcome.clone()),
             Ok(Reply::ReadReady) => self.worker_reads(index),
+            Ok(Reply::LeadershipTransferred) => Heard::LeaderMoved,
             Ok(other) => unreachable!("no worker asks for {other:?}"),
             Err(RequestError::Refused(error)) => Heard::Refused(error.clone()),
             Err(RequestError::NotCapable) => {
@@ -195,7 +216,13 @@ impl World {
         if !matches!(heard, Heard::Undone | Heard::Unknown) {
             self.acknowledged += 1;
         }
+        let changed = matches!(heard, Heard::Written(Outcome::Members(_)));
+        let slot = self.workers[index].slot;
         self.worker_hears(index, heard);
+        if changed && !self.is_over() {
+            self.check_adopted(slot);
+        }
+        self.serve_operator();
         true
     }
 
@@ -204,8 +231,17 @@ impl World {
         let slot = worker.slot;
         let Pending { wish, .. } = worker.pending.as_ref().expect("it waits for a read");
         let (group, what) = (wish.group, wish.what.clone());
+        let caller = wish.caller.clone().or_else(|| self.anybody());
         let What::Read(range) = what else { unreachable!("only reads have a barrier") };
         let reader = self.process(slot).applier.reader(group);
+        let accounts = reader.accounts(&Arc::default()).expect("memory does not fail");
+        let standing = accounts.standing(caller.as_ref());
+        let allowed = standing.and_then(|standing| standing.may_read(&range.keys));
+        if let Err(error) = allowed
+            && self.mutant != Some(Mutant::ReadUnchecked)
+        {
+            return Heard::Refused(StoreError::Auth(error));
+        }
         match reader.range(&range).expect("memory does not fail") {
             Ok(reply) => Heard::Read(reply),
             Err(error) => Heard::Refused(error),
@@ -225,4 +261,8 @@ impl World {
         let checked = self.judges.check(now);
         self.check(checked);
     }
+}
+
+fn is_nested(txn: &Txn) -> bool {
+    txn.success.iter().any(|op| matches!(op, TxnOp::Txn(_)))
 }

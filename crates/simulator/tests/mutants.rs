@@ -96,6 +96,32 @@ fn a_lock_without_a_fence_is_caught() {
 }
 
 #[test]
+fn a_member_that_comes_back_without_its_disk_is_caught() {
+    let invariants = [
+        "members agree",
+        "no node stops by itself",
+        "a healed quorum makes progress",
+        "healed members converge",
+    ];
+    must_be_caught(Mutant::EmptyDiskReturns, &invariants);
+}
+
+#[test]
+fn an_answer_before_every_group_has_adopted_a_change_is_caught() {
+    must_be_caught(Mutant::AnsweredBeforeAdoption, &["members change as acknowledged"]);
+}
+
+#[test]
+fn a_nested_transaction_that_is_not_checked_is_caught() {
+    must_be_caught(Mutant::NestedUnchecked, &["users do what they may"]);
+}
+
+#[test]
+fn a_read_that_is_not_checked_is_caught() {
+    must_be_caught(Mutant::ReadUnchecked, &["users do what they may"]);
+}
+
+#[test]
 fn a_request_sent_again_under_a_new_number_is_caught() {
     must_be_caught(Mutant::RetryUnderNewNumber, &["a request is applied once"]);
 }

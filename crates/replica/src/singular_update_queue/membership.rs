@@ -268,7 +268,7 @@ impl LogMachine {
         let busy: BTreeSet<NodeId> =
             others.flat_map(|(_, log)| log.raft.membership().members()).collect();
         let core = self.groups[&CORE].raft.membership();
-        // What this member is to the other groups it may not hear any more; that it leads, it knows.
+        // What this member is to other groups it may not hear any more; that it leads, it knows.
         let leads = self.groups.iter().any(|(other, log)| *other != CORE && is_leader(log));
         let waits = |id: &NodeId| match *id == self.config.node {
             true => leads,
