@@ -8,20 +8,26 @@ use std::path::PathBuf;
 const PROTO: &str = "../wire/proto";
 
 /// Packages whose messages `wire` has generated, and where.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 6] = [
     (".authpb", "::wire::proto::authpb"),
     (".etcdserverpb", "::wire::proto::etcdserverpb"),
     (".mvccpb", "::wire::proto::mvccpb"),
+    (".v3electionpb", "::wire::proto::v3electionpb"),
+    (".v3lockpb", "::wire::proto::v3lockpb"),
     (".grpc.health.v1", "::wire::proto::health"),
 ];
+
+/// Where the services stand.
+const ROOTS: [&str; 4] = ["rpc.proto", "lock.proto", "election.proto", "health.proto"];
+
+/// What is generated.
+const GENERATED: [&str; 4] =
+    ["etcdserverpb.rs", "v3electionpb.rs", "v3lockpb.rs", "grpc.health.v1.rs"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={PROTO}");
     let mut compiler = protox::Compiler::new([PROTO])?;
-    compiler
-        .include_imports(true)
-        .include_source_info(true)
-        .open_files(["rpc.proto", "health.proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(ROOTS)?;
     // For reflection.
     let encoded = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
     std::fs::write(encoded, compiler.encode_file_descriptor_set())?;
@@ -33,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .into_iter()
         .fold(builder, |builder, (package, path)| builder.extern_path(package, path))
         .compile_fds(descriptors)?;
-    ["etcdserverpb.rs", "grpc.health.v1.rs"].into_iter().try_for_each(excuse_publicity)
+    GENERATED.into_iter().try_for_each(excuse_publicity)
 }
 
 /// What is generated is public, in modules of ours that are not: the lint is added to those that

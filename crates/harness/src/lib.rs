@@ -14,6 +14,7 @@ pub mod member_client;
 pub mod member_process;
 pub mod port_plan;
 pub mod proto;
+pub mod sequence;
 pub mod status_report;
 pub mod watch_recorder;
 

@@ -39,6 +39,8 @@ pub(crate) enum Task {
     Snapshot(SnapshotOptions),
     /// Make a data directory of a new cluster from a backup; once per member, the same each time.
     Restore(RestoreOptions),
+    /// Print the next number of a sequence: nobody else gets it.
+    Sequence(SequenceOptions),
     /// Run whole clusters in a simulated world, one per seed, and check what was promised.
     Sim(SimOptions),
     /// Kill leaders under load and check what was promised.
@@ -259,6 +261,22 @@ pub(crate) struct StatusOptions {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) access: AccessOptions,
+}
+
+/// Options of `sequence`.
+#[derive(Debug, Args)]
+pub(crate) struct SequenceOptions {
+    /// The key whose version counts; it begins at 1.
+    pub(crate) name: String,
+    /// Any member of the cluster; more than one are tried in turn.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "127.0.0.1:2379,127.0.0.1:12379,127.0.0.1:22379"
+    )]
+    pub(crate) endpoints: Vec<String>,
     #[command(flatten)]
     pub(crate) access: AccessOptions,
 }

@@ -8,6 +8,7 @@ mod etcd_words;
 mod failover;
 mod join;
 mod restore;
+mod sequence;
 mod sim;
 mod snapshot;
 mod start;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Task::Status(options) => status::run(&options),
         Task::Snapshot(options) => snapshot::run(options),
         Task::Restore(options) => restore::run(options),
+        Task::Sequence(options) => sequence::run(&options),
         Task::Sim(options) => sim::run(&options),
         Task::Failover(options) => failover::run(&options),
     };

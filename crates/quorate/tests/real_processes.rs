@@ -317,3 +317,29 @@ fn refused_start(data_dir: &Path, etcd_port: u16) -> String {
     assert_eq!(said.lines().count(), 1, "{said}");
     said
 }
+
+#[test]
+fn the_numbers_of_a_sequence_are_given_once_to_whoever_asks() {
+    let scratch = Scratch::new("sequence");
+    let arguments = ["dev", "--json", "--nodes", "1", "--offset", "23500"];
+    let mut dev = Running::start(&arguments, &scratch.0);
+    let etcd = dev.members()[0].etcd.clone();
+    let ask = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+        command.args(["sequence", "orders", "--endpoints", &etcd]);
+        command.stdout(Stdio::piped()).spawn().expect("the binary runs")
+    };
+    // Several at once: some are overtaken and look again.
+    let asking: Vec<Child> = std::iter::repeat_with(ask).take(8).collect();
+    let number = |child: Child| {
+        let output = child.wait_with_output().expect("our child");
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.trim_end().parse::<u64>().expect("a number, and nothing else")
+    };
+    let mut numbers: Vec<u64> = asking.into_iter().map(number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
+    dev.signal("-INT");
+    assert!(dev.wait().success());
+}

@@ -46,7 +46,7 @@ impl CallKind {
 }
 
 /// Calls that are served. What is not is counted under no name: names come from strangers.
-const METHODS: [(&str, CallKind); 38] = [
+const METHODS: [(&str, CallKind); 45] = [
     ("/etcdserverpb.KV/Range", CallKind::Unary),
     ("/etcdserverpb.KV/RangeStream", CallKind::ServerStream),
     ("/etcdserverpb.KV/Put", CallKind::Unary),
@@ -76,6 +76,13 @@ const METHODS: [(&str, CallKind); 38] = [
     ("/etcdserverpb.Auth/RoleDelete", CallKind::Unary),
     ("/etcdserverpb.Auth/RoleGrantPermission", CallKind::Unary),
     ("/etcdserverpb.Auth/RoleRevokePermission", CallKind::Unary),
+    ("/v3lockpb.Lock/Lock", CallKind::Unary),
+    ("/v3lockpb.Lock/Unlock", CallKind::Unary),
+    ("/v3electionpb.Election/Campaign", CallKind::Unary),
+    ("/v3electionpb.Election/Proclaim", CallKind::Unary),
+    ("/v3electionpb.Election/Leader", CallKind::Unary),
+    ("/v3electionpb.Election/Observe", CallKind::ServerStream),
+    ("/v3electionpb.Election/Resign", CallKind::Unary),
     ("/etcdserverpb.Cluster/MemberList", CallKind::Unary),
     ("/etcdserverpb.Maintenance/Alarm", CallKind::Unary),
     ("/etcdserverpb.Maintenance/Status", CallKind::Unary),

@@ -22,8 +22,7 @@ pub(super) struct Deadline {
 impl Deadline {
     /// Of a call with these headers.
     pub(super) fn of(metadata: &MetadataMap, handle: &NodeHandle) -> Deadline {
-        let asked = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok());
-        Deadline::shorter(asked.and_then(parse), handle.timings())
+        Deadline::shorter(asked(metadata), handle.timings())
     }
 
     fn shorter(asked: Option<Duration>, timings: Timings) -> Deadline {
@@ -41,6 +40,11 @@ impl Deadline {
             error => error.into(),
         }
     }
+}
+
+/// How long the caller waits, if it says so.
+pub(super) fn asked(metadata: &MetadataMap) -> Option<Duration> {
+    metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse)
 }
 
 /// At most eight digits and a unit (gRPC over HTTP/2, "Timeout"); anything else counts as absent.

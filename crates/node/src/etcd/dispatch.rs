@@ -9,10 +9,13 @@ use super::authentication::Authentication;
 use super::call_meters::{CallMeters, Method};
 use super::client_common_name::ClientCommonName;
 use super::cluster_service::ClusterService;
+use super::election_service::ElectionService;
 use super::health_service::HealthService;
 use super::http_endpoints;
 use super::keyspace_service::KeyspaceService;
 use super::lease_service::LeaseService;
+use super::lock_queue::LockQueue;
+use super::lock_service::LockService;
 use super::maintenance_service::MaintenanceService;
 use super::reflection;
 use super::refusal;
@@ -24,6 +27,8 @@ use super::services::etcdserverpb::lease_server::LeaseServer;
 use super::services::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::services::etcdserverpb::watch_server::WatchServer;
 use super::services::health::health_server::HealthServer;
+use super::services::v3electionpb::election_server::ElectionServer;
+use super::services::v3lockpb::lock_server::LockServer;
 use super::watch_service::WatchService;
 use crate::NodeHandle;
 use axum::Router;
@@ -53,6 +58,8 @@ pub(super) struct Dispatch {
     watch: WatchServer<WatchService>,
     lease: LeaseServer<LeaseService>,
     auth: AuthServer<AuthService>,
+    lock: LockServer<LockService>,
+    election: ElectionServer<ElectionService>,
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
     health: HealthServer<HealthService>,
@@ -67,13 +74,18 @@ impl Dispatch {
         authentication: Arc<Authentication>,
     ) -> Dispatch {
         let keyspace = Arc::new(KeyspaceService::new(handle.clone()));
+        let leases = Arc::new(LeaseService::new(handle.clone(), Arc::clone(&keyspace)));
+        let locks = LockQueue::new(handle.clone(), Arc::clone(&keyspace), Arc::clone(&leases));
         Dispatch {
             admission: Arc::new(Admission::new(handle.clone(), Arc::clone(&authentication))),
-            keyspace: KvServer::from_arc(Arc::clone(&keyspace))
-                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            keyspace: KvServer::from_arc(keyspace).max_decoding_message_size(MESSAGE_BYTES_MAX),
             watch: WatchServer::new(WatchService::new(handle.clone()))
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
-            lease: LeaseServer::new(LeaseService::new(handle.clone(), keyspace)),
+            lease: LeaseServer::from_arc(leases),
+            lock: LockServer::new(LockService::new(locks.clone()))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            election: ElectionServer::new(ElectionService::new(locks))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
             auth: AuthServer::new(AuthService::new(handle.clone(), authentication)),
             cluster: ClusterServer::new(ClusterService::new(handle.clone())),
             maintenance: MaintenanceServer::new(MaintenanceService::new(handle.clone())),
@@ -127,6 +139,8 @@ impl Dispatch {
             "etcdserverpb.Watch" => self.watch.call(request),
             "etcdserverpb.Lease" => self.lease.call(request),
             "etcdserverpb.Auth" => self.auth.call(request),
+            "v3lockpb.Lock" => self.lock.call(request),
+            "v3electionpb.Election" => self.election.call(request),
             "etcdserverpb.Cluster" => self.cluster.call(request),
             "etcdserverpb.Maintenance" => self.maintenance.call(request),
             "grpc.health.v1.Health" => self.health.call(request),
@@ -134,7 +148,6 @@ impl Dispatch {
                 let reply = self.reflection.call(request);
                 Box::pin(async move { Ok(reply.await?.map(ReplyBody::new)) })
             }
-            "v3lockpb.Lock" | "v3electionpb.Election" => refuse(refusal::unimplemented(method)),
             service => refuse(Status::unimplemented(format!("unknown service {service}"))),
         }
     }

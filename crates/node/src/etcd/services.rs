@@ -4,6 +4,14 @@ pub(super) mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
+pub(super) mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+
+pub(super) mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
 pub(super) mod health {
     tonic::include_proto!("grpc.health.v1");
 }

@@ -1,5 +1,6 @@
 //! Leases against a model that keeps them in a list, through crashes and installed snapshots.
 
+use crate::recovery::{golden_lines, hex, unhex};
 use crate::support::{Group, bytes, envelope, key, put};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +8,7 @@ use store::command::{Command, DeleteRange, Put, SessionId, Txn, TxnOp};
 use store::limits::LEASE_SLACK_MS;
 use store::range::{KeyRange, Range};
 use store::reply::{Outcome, StoreError};
-use store::{EventKind, SnapshotWrite};
+use store::{Engine, EventKind, Lease, MachineKind, MemEngine, SnapshotWrite, WriteBatch};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -147,7 +148,7 @@ fn run(group: &mut Group, model: &mut Model, step: &Step) {
         }
         Step::Crash => *group = group.crashed(usize::MAX),
         Step::Install => {
-            let mut fresh = Group::unopened(store::MachineKind::Keyspace, Default::default());
+            let mut fresh = Group::unopened(MachineKind::Keyspace, Default::default());
             assert_eq!(fresh.install(group), SnapshotWrite::Installed);
             assert_eq!(fresh.machine.chain_hash(), group.machine.chain_hash());
             fresh.follow(group.sequence());
@@ -220,11 +221,56 @@ fn many_leases_that_end_together_are_revoked_a_bounded_number_per_entry() {
 
 #[test]
 fn the_consistent_core_has_no_leases() {
-    let mut core = Group::new(store::MachineKind::ClusterMetadata);
+    let mut core = Group::new(MachineKind::ClusterMetadata);
     tick(&mut core, 5_000, 10);
     assert_eq!(core.machine.lease_status(), store::LeaseStatus::default());
     let granted = core.enter(Command::LeaseGrant { id: 1, ttl_s: 1 });
     assert_eq!(granted, Err(StoreError::WrongGroup));
     let all = DeleteRange { keys: KeyRange::From(bytes("")), prev_kv: false };
     assert_eq!(core.enter(Command::DeleteRange(all)), Err(StoreError::WrongGroup));
+}
+
+/// What leases add to the state and to a snapshot, each kind of record once.
+fn golden_group() -> Group {
+    let mut group = Group::keyspace();
+    tick(&mut group, 7_000, 0);
+    group.enter(Command::LeaseGrant { id: 5, ttl_s: 10 }).unwrap();
+    group.enter(Command::Put(Put { lease: 5, ..put("a", "1") })).unwrap();
+    group
+}
+
+#[test]
+fn leases_of_format_1_are_read_for_ever() {
+    let golden = golden_lines(include_str!("../golden/lease_state_v1.txt"));
+    let group = golden_group();
+    let written = group.engine.contents().into_iter();
+    let written = written.map(|(key, value)| format!("{} {}", hex(&key), hex(&value)));
+    assert_eq!(golden, written.collect::<Vec<_>>());
+    let mut batch = WriteBatch::default();
+    for line in golden {
+        let (key, value) = line.split_once(' ').expect("a key and a value");
+        batch.put(unhex(key), unhex(value));
+    }
+    let engine = MemEngine::new();
+    engine.write(batch).unwrap();
+    let read = Group::unopened(MachineKind::Keyspace, engine);
+    assert_eq!(read.machine.lease_status(), group.machine.lease_status());
+    let lease = Some(Lease { id: 5, ttl_s: 10, expires_at_ms: 18_000 });
+    assert_eq!(read.machine.reader().lease(5).unwrap(), lease);
+    assert_eq!(read.machine.reader().lease_keys(5).unwrap(), [bytes("a")]);
+}
+
+#[test]
+fn snapshots_with_leases_are_read_for_ever() {
+    let golden = golden_lines(include_str!("../golden/lease_snapshot_v1.txt"));
+    let group = golden_group();
+    assert_eq!(golden, group.snapshot().iter().map(|chunk| hex(chunk)).collect::<Vec<_>>());
+    let mut read = Group::unopened(MachineKind::Keyspace, MemEngine::new());
+    for (number, line) in golden.iter().enumerate() {
+        let (position, done) = (group.machine.applied(), number + 1 == golden.len());
+        let chunk = unhex(line);
+        read.machine.write_snapshot_chunk(position, number as u64, &chunk, done).unwrap();
+    }
+    assert_eq!(read.machine.lease_status(), group.machine.lease_status());
+    assert_eq!(read.machine.reader().lease_keys(5).unwrap(), [bytes("a")]);
 }

@@ -456,11 +456,11 @@ fn an_undecodable_entry_stops_the_node_and_names_its_place() {
     );
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Bytes {
+pub(crate) fn unhex(text: &str) -> Bytes {
     let byte =
         |place| u8::from_str_radix(&text[place..place + 2], 16).expect("golden files are hex");
     (0..text.len()).step_by(2).map(byte).collect()
@@ -479,7 +479,7 @@ fn golden_group() -> Group {
     group
 }
 
-fn golden_lines(golden: &str) -> Vec<&str> {
+pub(crate) fn golden_lines(golden: &str) -> Vec<&str> {
     golden.lines().filter(|line| !line.starts_with('#')).collect()
 }
 

@@ -9,6 +9,7 @@ pub mod keyspace_reply;
 pub mod keyspace_request;
 pub mod lease;
 pub mod limits;
+pub mod lock;
 pub mod membership;
 pub mod overlap;
 pub mod watch;

@@ -2,10 +2,12 @@
 //! once.
 
 mod auth;
+mod election;
 mod fake_core;
 mod http;
 mod keyspace;
 mod lease;
+mod lock;
 mod members;
 mod operations;
 mod transport;
