@@ -132,8 +132,8 @@ impl Dispatch {
         B::Error: Into<StdError> + Send,
     {
         let path = request.uri().path();
-        let (service, method) =
-            path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or((path, ""));
+        let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+        let service = service.map_or(path, |(service, _)| service);
         match service {
             "etcdserverpb.KV" => self.keyspace.call(request),
             "etcdserverpb.Watch" => self.watch.call(request),
