@@ -9,6 +9,7 @@ s/"took":("[^"]*"|[0-9.]+)/"took":<time>/g
 s/"ts":("[^"]*"|[0-9.]+)/"ts":<time>/
 s/"caller":"[^"]*"/"caller":<place>/
 s/"target":"[^"]*"/"target":<target>/
+s/"peer":"Peer[^"]*",//
 # How each release numbers itself, what is stored how, and who happens to lead.
 /"version":"/s/"(version|storageVersion|dbSize|dbSizeInUse|raftIndex|raftTerm|raftAppliedIndex|hash)":("[^"]*"|[0-9]+)/"\1":<\1>/g
 s/"hash":[0-9]+/"hash":<hash>/

@@ -42,6 +42,14 @@ impl ClientCluster {
         ClientCluster::start_at(context, name, context.etcd_binary.as_deref(), OFFSET)
     }
 
+    /// Starts one of ours with TLS and authentication on, as `dev --secure` makes it.
+    pub(super) fn start_secured(context: &Context, name: &str) -> Result<ClientCluster, String> {
+        let data_dir = context.scratch(name)?;
+        let mut command = Command::new(context.binary("release"));
+        command.args(["dev", "--secure", "--json", "--restart", "--offset", &OFFSET.to_string()]);
+        ClientCluster::from_command(command.arg("--data-dir").arg(&data_dir), &data_dir)
+    }
+
     /// Starts one of ours, or of stock etcd servers.
     pub(super) fn start_at(
         context: &Context,

@@ -34,12 +34,14 @@ pub(super) fn go(context: &Context, tally: &mut Tally) {
     }
     let binary = context.target.join("ci").join("clientv3-checks");
     let built = stock_etcd::build(context, &binary, "./clientv3");
-    run(context, tally, "clientv3", built.map(|()| Command::new(binary)));
+    run(context, tally, "clientv3", built.clone().map(|()| Command::new(&binary)));
+    run_secured(context, tally, "clientv3", built.map(|()| Command::new(binary)));
 }
 
 /// The Python package `etcd3`.
 pub(super) fn python(context: &Context, tally: &mut Tally) {
     run(context, tally, "python etcd3", python_checks(context));
+    run_secured(context, tally, "python etcd3", python_checks(context));
 }
 
 fn python_checks(context: &Context) -> Result<Command, String> {
@@ -62,19 +64,45 @@ fn python_checks(context: &Context) -> Result<Command, String> {
 }
 
 fn run(context: &Context, tally: &mut Tally, client: &str, checks: Result<Command, String>) {
-    let run = checks.and_then(|mut checks| suite(context, tally, client, &mut checks));
+    let cluster = || ClientCluster::start(context, &format!("{}-data", client.replace(' ', "-")));
+    let run = checks.and_then(|mut checks| suite(tally, client, cluster()?, &mut checks));
     if let Err(why) = run {
         tally.fail(&format!("{client}: the suite runs to its end"), &why);
     }
 }
 
-fn suite(
+/// The same checks, and those of users, under TLS with authentication on.
+fn run_secured(
     context: &Context,
     tally: &mut Tally,
     client: &str,
+    checks: Result<Command, String>,
+) {
+    if context.etcd_binary.is_some() {
+        return println!("skip  {client} with TLS and users: stock servers are started plain");
+    }
+    let title = format!("{client}, TLS and users");
+    let run = checks.and_then(|mut checks| {
+        let name = format!("{}-secured", client.replace(' ', "-"));
+        let cluster = ClientCluster::start_secured(context, &name)?;
+        let directory = context.target.join("ci").join(name);
+        let password = std::fs::read_to_string(directory.join("root-password"));
+        let password = password.map_err(|error| format!("the root user's password: {error}"))?;
+        checks.env("ETCDCTL_CACERT", directory.join("tls/ca.pem"));
+        checks.env("ETCDCTL_USER", format!("root:{}", password.trim()));
+        suite(tally, &title, cluster, &mut checks)
+    });
+    if let Err(why) = run {
+        tally.fail(&format!("{title}: the suite runs to its end"), &why);
+    }
+}
+
+fn suite(
+    tally: &mut Tally,
+    client: &str,
+    cluster: ClientCluster,
     checks: &mut Command,
 ) -> Result<(), String> {
-    let cluster = ClientCluster::start(context, &format!("{}-data", client.replace(' ', "-")))?;
     let said = listen(checks.args(cluster.endpoints()), "")?;
     let mut failed = false;
     for line in said.stdout.lines() {
