@@ -166,6 +166,8 @@ impl Swarm {
     pub(crate) fn exercise(&mut self, seed: Seed, feature: Feature) {
         let rng = &mut seed.stream("exercise", feature as u64);
         self.features.insert(feature);
+        // What a feature asks for, others leave to it: a seed takes no longer for it.
+        self.workload.mean_think += self.workload.mean_think / 4;
         match feature {
             Feature::RollingUpgrade => {
                 let upgraded = rng.index(self.nodes);
