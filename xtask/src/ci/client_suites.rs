@@ -20,6 +20,11 @@ pub(super) fn rust(context: &Context, tally: &mut Tally) {
 
 fn rust_checks(context: &Context) -> Result<Command, String> {
     ensure_installed("protoc", "protobuf-compiler")?;
+    // The messages that every schema may import come apart from the compiler.
+    let known = ["--descriptor_set_out=/dev/null", "google/protobuf/descriptor.proto"];
+    if output(Command::new("protoc").args(known)).is_err() {
+        packages(&["install", "--no-install-recommends", "libprotobuf-dev"])?;
+    }
     let target = context.target.join("ci").join("rust-client");
     let mut build = context.cargo(&["build", "--quiet", "--locked"]);
     build.current_dir(context.root.join("xtask/clients/rust"));
