@@ -16,6 +16,7 @@ use super::tally::Tally;
 /// The crate `etcd-client`.
 pub(super) fn rust(context: &Context, tally: &mut Tally) {
     run(context, tally, "etcd-client", rust_checks(context));
+    run_secured(context, tally, "etcd-client", rust_checks(context));
 }
 
 fn rust_checks(context: &Context) -> Result<Command, String> {
