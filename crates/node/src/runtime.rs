@@ -23,7 +23,7 @@ use crate::correlation_identifier::PendingReplies;
 use crate::data_directory::{DataDirectory, random_bytes};
 use crate::directory_identity::DirectoryIdentity;
 use crate::disaster_recovery::force_new_cluster;
-use crate::etcd::EtcdFrontEnd;
+use crate::etcd::{BLOCKING_THREADS, EtcdFrontEnd};
 use crate::free_space::{FreeSpace, StateSize};
 use crate::handle::{Identity, NodeHandle, Progress, Shared, Timings};
 use crate::log_disk::{LogDisk, OnCompletion};
@@ -334,7 +334,8 @@ impl Node {
         work: impl Future<Output = Result<(), String>> + Send + 'static,
     ) -> Result<JoinHandle<()>, String> {
         let ending = self.ending.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build();
         let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
         spawn(name, move || {
             let _guard = ending.guard(name);

@@ -36,7 +36,7 @@ type ReadResult<T> = Result<Result<T, StoreError>, StoreFailure>;
 /// Serves the KV calls of one runtime's connections.
 pub(super) struct KeyspaceService {
     handle: NodeHandle,
-    large_reads: Arc<Semaphore>,
+    pub(super) large_reads: Arc<Semaphore>,
     range_streams: Arc<Semaphore>,
     replies: ReplyBudget,
 }
@@ -96,9 +96,13 @@ impl KeyspaceService {
             Ok(result) => result,
             Err(read) => {
                 let permit = Arc::clone(&self.large_reads).acquire_owned().await;
-                let _permit = permit.map_err(|_| Status::unavailable("quorate: stopping"))?;
+                let permit = permit.map_err(|_| Status::unavailable("quorate: stopping"))?;
                 let handle = self.handle.clone();
-                let run = move || read(&handle.reader(GroupId::KEYSPACE)?);
+                let run = move || {
+                    // Until it ends, whoever waits for it.
+                    let _permit = permit;
+                    read(&handle.reader(GroupId::KEYSPACE)?)
+                };
                 let beside = tokio::task::spawn_blocking(run).await;
                 beside
                     .map_err(|error| Status::internal(format!("quorate: a read died: {error}")))?

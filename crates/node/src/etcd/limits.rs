@@ -77,6 +77,13 @@ pub(super) const RENEWALS_WAITING_MAX: usize = 1 << 16;
 pub(super) const STREAM_RENEWALS_MAX: usize = 1024;
 /// Elections that a renewal waits for, besides the base of every request's time.
 pub(super) const RENEWAL_TIMEOUT_ELECTIONS: u32 = 2;
+
+/// Threads of a runtime for what would delay its calls; more such work waits.
+pub(crate) const BLOCKING_THREADS: usize = 24;
+
+/// Passwords that are hashed or checked at once, in all runtimes; fewer on few cores.
+pub(super) const PASSWORDS_RUNNING_MAX: usize = 8;
+
 /// Passwords that wait to be hashed or checked, and those being so, together.
 pub(super) const PASSWORDS_WAITING: usize = 1024;
 
@@ -86,6 +93,8 @@ pub(super) const PASSWORDS_REMEMBERED: usize = 1 << 13;
 /// Elections in a row without a leader after which streams that require one end (as in etcd).
 pub(super) const LEADERLESS_TICKS: u32 = 3;
 
+// What is read in parts always finds a thread.
+const _: () = assert!(LARGE_READS + BACKUPS + PASSWORDS_RUNNING_MAX + 1 < BLOCKING_THREADS);
 const _: () = assert!(STREAM_RENEWALS_MAX <= RENEWALS_WAITING_MAX);
 // Streams take no more than large replies may.
 const _: () =

@@ -45,4 +45,5 @@ mod tests;
 
 pub use authentication::AuthSettings;
 pub use front_end::EtcdFrontEnd;
+pub(crate) use limits::BLOCKING_THREADS;
 pub use tokens::TokenSettings;

@@ -6,7 +6,7 @@
 //! kept, and a remembered digest covers user, stored hash and password, so that a new password, or
 //! a namesake's, is never taken for the old one.
 
-use super::limits::{PASSWORDS_REMEMBERED, PASSWORDS_WAITING};
+use super::limits::{PASSWORDS_REMEMBERED, PASSWORDS_RUNNING_MAX, PASSWORDS_WAITING};
 use bytes::Bytes;
 use ring::hmac;
 use std::collections::HashSet;
@@ -25,8 +25,8 @@ const PASSWORD_BYTES_MAX: usize = 72;
 /// Hashes and checks passwords, for all front ends of a node.
 pub(super) struct Passwords {
     cost: u32,
-    running: Semaphore,
-    waiting: Semaphore,
+    running: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     right: Mutex<RightLately>,
     /// Checked in place of a user's who does not exist, so that the time taken does not tell.
     nobodys: Arc<OnceLock<Bytes>>,
@@ -39,8 +39,8 @@ impl Passwords {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Passwords {
             cost,
-            running: Semaphore::new((threads / 2).max(1)),
-            waiting: Semaphore::new(PASSWORDS_WAITING),
+            running: Arc::new(Semaphore::new((threads / 2).clamp(1, PASSWORDS_RUNNING_MAX))),
+            waiting: Arc::new(Semaphore::new(PASSWORDS_WAITING)),
             right: Mutex::new(RightLately::new(crate::data_directory::random_bytes()?)),
             nobodys: Arc::default(),
         })
@@ -94,7 +94,8 @@ impl Passwords {
         }
     }
 
-    /// Does the work in its turn, unless its result is known before, or by then.
+    /// Does the work in its turn, unless its result is known before, or by then. Work that has begun
+    /// cannot be called off: it keeps its place and its turn to its end, whoever waits for it.
     async fn work<T: Send + 'static>(
         &self,
         known: impl Fn() -> bool,
@@ -103,12 +104,17 @@ impl Passwords {
         if known() {
             return Ok(Worked::Known);
         }
-        let _place = self.waiting.try_acquire().map_err(|_| TOO_MANY_REQUESTS)?;
-        let _turn = self.running.acquire().await.map_err(|_| STOPPED)?;
+        let place = Arc::clone(&self.waiting).try_acquire_owned();
+        let place = place.map_err(|_| TOO_MANY_REQUESTS)?;
+        let turn = Arc::clone(&self.running).acquire_owned().await.map_err(|_| STOPPED)?;
         // Of many who came with the same password, one does the work.
         if known() {
             return Ok(Worked::Known);
         }
+        let work = move || {
+            let _held = (place, turn);
+            work()
+        };
         let done = tokio::task::spawn_blocking(work).await;
         done.map(Worked::Done).map_err(|error| {
             ProtocolError::of(Code::Unknown, format!("quorate: a password check died: {error}"))
@@ -254,6 +260,31 @@ mod tests {
                 assert_eq!(check().await, Ok(true));
             }
             assert!(began.elapsed() < 10 * first, "a hundred checks took ten times one");
+        });
+    }
+
+    #[test]
+    fn work_whose_caller_has_left_keeps_its_place_and_turn() {
+        block_on(async {
+            let passwords = passwords();
+            let turns = passwords.running.available_permits();
+            let (begin, begun) = tokio::sync::oneshot::channel();
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let work = move || {
+                begin.send(()).expect("somebody waits");
+                released.recv().expect_err("nothing is said");
+            };
+            tokio::select! {
+                _ = passwords.work(|| false, work) => panic!("it ends before it may"),
+                begun = begun => begun.expect("it begins"),
+            }
+            assert_eq!(passwords.running.available_permits(), turns - 1);
+            assert_eq!(passwords.waiting.available_permits(), PASSWORDS_WAITING - 1);
+            drop(release);
+            let all = u32::try_from(turns).expect("few");
+            drop(passwords.running.acquire_many(all).await.expect("it is open"));
+            let all = u32::try_from(PASSWORDS_WAITING).expect("few");
+            drop(passwords.waiting.acquire_many(all).await.expect("it is open"));
         });
     }
 

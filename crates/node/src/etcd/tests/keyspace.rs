@@ -3,6 +3,8 @@
 use super::fake_core::{CLUSTER, FakeCore, MEMBER, TERM, block_on};
 use crate::etcd::authentication::{AuthSettings, Authentication};
 use crate::etcd::dispatch::Dispatch;
+use crate::etcd::keyspace_service::{KeyspaceService, ReadSize};
+use crate::etcd::limits::LARGE_READS;
 use crate::etcd::services::etcdserverpb::kv_client::KvClient;
 use bytes::Bytes;
 use replica::RequestError;
@@ -228,5 +230,28 @@ fn who_requires_a_leader_gets_no_answer_without_one() {
         assert_eq!(refused.message(), "etcdserver: no leader");
         let without = pb::RangeRequest { serializable: true, ..get("k") };
         assert!(client.range(without).await.is_ok());
+    });
+}
+
+#[test]
+fn a_large_read_whose_caller_has_left_keeps_its_permit() {
+    let core = FakeCore::start();
+    block_on(async {
+        let service = KeyspaceService::new(core.handle.clone());
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let read = move |_: &store::Reader| {
+            begin.send(()).expect("somebody waits");
+            released.recv().expect_err("nothing is said");
+            Ok(Ok(()))
+        };
+        tokio::select! {
+            _ = service.read(|_| Ok(ReadSize::Large), read) => panic!("it ends before it may"),
+            begun = begun => begun.expect("it begins"),
+        }
+        assert_eq!(service.large_reads.available_permits(), LARGE_READS - 1);
+        drop(release);
+        let all = u32::try_from(LARGE_READS).expect("few");
+        drop(service.large_reads.acquire_many(all).await.expect("it is open"));
     });
 }
