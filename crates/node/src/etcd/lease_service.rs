@@ -260,7 +260,7 @@ impl KeepAliveSession {
     ) -> Result<(), Status> {
         while let Some(pb::LeaseKeepAliveRequest { id }) = requests.message().await? {
             let arrived = monotonic_now();
-            self.permit(id)?;
+            self.identify()?;
             let renewed = self.renewals.renew(id).map_err(|error| refusal::status(error.into()))?;
             if asked.send(Asked { id, arrived, renewed }).await.is_err() {
                 break;
@@ -269,23 +269,13 @@ impl KeepAliveSession {
         Ok(())
     }
 
-    /// Whoever may not write the keys of a lease may not keep them alive. Renewals of many callers
-    /// share an entry of the log, so that this is asked here.
-    fn permit(&self, id: i64) -> Result<(), Status> {
-        let accounts = self.handle.accounts();
-        if !accounts.is_enabled() {
-            return Ok(());
-        }
+    /// Asks who calls, and nothing about the lease: as in etcd, any user may keep any lease alive.
+    /// One stream carries all leases of a client, so that an answer about one must not end it.
+    fn identify(&self) -> Result<(), Status> {
         let admitted = self.admitted.again().map_err(refusal::status)?;
-        let reader = self.handle.reader(GroupId::KEYSPACE);
-        let permitted = reader.and_then(|reader| {
-            let keys = reader.lease_keys(id)?;
-            admitted.check(&self.handle, &reader, |caller| {
-                keys.into_iter().try_for_each(|key| caller.may_write(&KeyRange::Key(key)))
-            })
-        });
-        let permitted = permitted.map_err(|failure| refusal::failed_read(&failure))?;
-        permitted.map_err(|error| refusal::status(error.into()))
+        let accounts = self.handle.accounts();
+        let standing = accounts.standing(admitted.caller().as_ref());
+        standing.map(drop).map_err(|error| refusal::status(error.into()))
     }
 
     async fn answer(&self, mut waiting: mpsc::Receiver<Asked>, replies: &Replies) {

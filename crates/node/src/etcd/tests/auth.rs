@@ -329,14 +329,37 @@ fn a_lease_does_not_leak_its_keys() {
         assert_eq!(text(attach), DENIED, "whoever may write secret could delete it");
         let revoke = pb::LeaseRevokeRequest { id: 1 };
         assert_eq!(text(leases.lease_revoke(shown(&ann, revoke)).await.unwrap_err()), DENIED);
-        for (token, id, outcome) in [(&ann, 1, Err(DENIED)), (&ann, 2, Ok(60)), (&root, 1, Ok(60))]
-        {
-            let renew = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
-            let mut kept = leases.lease_keep_alive(shown(token, renew)).await.unwrap().into_inner();
-            let kept = kept.message().await;
-            let kept = kept.as_ref().map(|kept| kept.as_ref().expect("an answer").ttl);
-            assert_eq!(kept.map_err(Status::message), outcome, "lease {id}");
+    });
+}
+
+#[test]
+fn a_stream_keeps_every_lease_alive_that_a_user_names() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut admin = Admin::of(&core).await;
+        admin.guard(&[may(Readwrite, "a", "")]).await;
+        let ann = admin.login("ann", "ann").await.unwrap();
+        let root = admin.login("root", "root").await.unwrap();
+        let mut leases = LeaseClient::new(admin.channel.clone());
+        for id in [1, 2] {
+            let grant = pb::LeaseGrantRequest { id, ttl: 60 };
+            leases.lease_grant(shown(&ann, grant)).await.unwrap();
         }
+        let secret = pb::PutRequest { lease: 1, ..put("secret", "v") };
+        admin.keyspace.put(shown(&root, secret)).await.unwrap();
+        let renewals = || tokio_stream::iter([1, 2, 1].map(|id| pb::LeaseKeepAliveRequest { id }));
+        let mut kept = leases.lease_keep_alive(shown(&ann, renewals())).await.unwrap().into_inner();
+        for id in [1, 2, 1] {
+            let one = kept.message().await.expect("the stream goes on").expect("an answer");
+            assert_eq!((one.id, one.ttl), (id, 60));
+        }
+        let forged = leases.lease_keep_alive(shown("forged", renewals())).await.unwrap();
+        assert_eq!(text(forged.into_inner().message().await.unwrap_err()), INVALID);
+        let nobody = leases.lease_keep_alive(renewals()).await.unwrap();
+        assert_eq!(text(nobody.into_inner().message().await.unwrap_err()), EMPTY);
+        admin.change_password(&root, "ann").await.unwrap();
+        let old = leases.lease_keep_alive(shown(&ann, renewals())).await.unwrap();
+        assert_eq!(text(old.into_inner().message().await.unwrap_err()), INVALID);
     });
 }
 
