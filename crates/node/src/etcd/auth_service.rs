@@ -6,6 +6,7 @@
 use super::admission::Admitted;
 use super::authentication::Authentication;
 use super::deadline::Deadline;
+use super::limits::{LOGIN_PASSWORD_BYTES_MAX, SHOWN_NAME_BYTES_MAX};
 use super::passwords::foreign_hash;
 use super::refusal;
 use super::services::etcdserverpb::auth_server::Auth;
@@ -23,6 +24,7 @@ use tonic::{Request, Response, Status};
 use wire::etcd::auth::{self as request, Secret};
 use wire::etcd::errors::{AUTH_FAILED, AUTH_NOT_ENABLED, ROLE_NOT_FOUND, USER_NOT_FOUND};
 use wire::etcd::keyspace_reply::Answerer;
+use wire::etcd::limits::ACCOUNT_NAME_BYTES_MAX;
 use wire::etcd::{Code, ProtocolError, pb};
 
 /// Serves the Auth calls.
@@ -115,6 +117,10 @@ impl AuthService {
         name: &str,
         password: String,
     ) -> Result<String, Status> {
+        // Nobody has such a name or password: nothing is done for whoever tries.
+        if name.len() > ACCOUNT_NAME_BYTES_MAX || password.len() > LOGIN_PASSWORD_BYTES_MAX {
+            return Err(self.wrong(name));
+        }
         let accounts = self.current(deadline).await?;
         if !accounts.is_enabled() {
             return Err(refusal::status(AUTH_NOT_ENABLED));
@@ -128,12 +134,23 @@ impl AuthService {
         let hash = user.map(|user| user.password.clone());
         let right = self.authentication.passwords.verify(name, hash, password);
         if !in_time(deadline, right).await.map_err(refusal::status)? {
-            tracing::warn!(user = name, "a wrong password, or none of our users");
-            return Err(refusal::status(AUTH_FAILED));
+            return Err(self.wrong(name));
         }
         let token = self.authentication.tokens.issue(&accounts, name);
         token.map_err(refusal::status)
     }
+
+    fn wrong(&self, name: &str) -> Status {
+        if self.authentication.complaints.may_tell() {
+            tracing::warn!(user = shown(name), "a wrong password, or none of our users");
+        }
+        refusal::status(AUTH_FAILED)
+    }
+}
+
+/// The beginning of a name, as the log shows it: whoever fails to log in may say anything.
+fn shown(name: &str) -> &str {
+    &name[..name.floor_char_boundary(SHOWN_NAME_BYTES_MAX)]
 }
 
 async fn in_time<T>(
@@ -321,4 +338,16 @@ impl Auth for AuthService {
 
 fn require_root(accounts: &Accounts, admitted: &Admitted) -> Result<(), AuthError> {
     accounts.require_root(admitted.caller().as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_name_the_log_shows_its_beginning() {
+        assert_eq!(shown("ann"), "ann");
+        let long = "ä".repeat(SHOWN_NAME_BYTES_MAX);
+        assert_eq!(shown(&format!("x{long}")).len(), SHOWN_NAME_BYTES_MAX - 1);
+    }
 }

@@ -1,6 +1,7 @@
 //! How users prove who they are: with a password, once, and then with a token. One for all front
 //! ends of a node, and how it is set.
 
+use super::complaints::Complaints;
 use super::passwords::{DEFAULT_COST, Passwords};
 use super::tokens::{TokenSettings, Tokens};
 
@@ -47,6 +48,8 @@ const COSTS: std::ops::RangeInclusive<u32> = 4..=31;
 pub(super) struct Authentication {
     pub(super) passwords: Passwords,
     pub(super) tokens: Tokens,
+    /// About wrong passwords.
+    pub(super) complaints: Complaints,
 }
 
 impl Authentication {
@@ -55,6 +58,7 @@ impl Authentication {
     pub(super) fn new(settings: &AuthSettings) -> Result<Authentication, String> {
         let passwords = Passwords::new(settings.bcrypt_cost);
         let passwords = passwords.map_err(|error| format!("cannot read /dev/urandom: {error}"))?;
-        Ok(Authentication { passwords, tokens: Tokens::new(&settings.token)? })
+        let (tokens, complaints) = (Tokens::new(&settings.token)?, Complaints::default());
+        Ok(Authentication { passwords, tokens, complaints })
     }
 }

@@ -6,12 +6,13 @@
 use super::authentication::{AuthSettings, Authentication};
 use super::call_meters::CallMeters;
 use super::client_common_name::ClientCommonName;
+use super::complaints::Complaints;
 use super::dispatch::Dispatch;
 use super::lenient_authority::LenientAuthority;
 use super::limits::{
-    ACCEPT_PAUSE, COMPLAINT_INTERVAL, CONNECTION_WINDOW_BYTES, HEAD_TIMEOUT, HTTP2_FRAME_BYTES,
-    KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, PENDING_RESETS, SEND_BUFFER_BYTES, SHUTDOWN_GRACE,
-    STREAM_WINDOW_BYTES, STREAMS_PER_CONNECTION,
+    ACCEPT_PAUSE, CONNECTION_WINDOW_BYTES, HEAD_TIMEOUT, HTTP2_FRAME_BYTES, KEEP_ALIVE_INTERVAL,
+    KEEP_ALIVE_TIMEOUT, PENDING_RESETS, SEND_BUFFER_BYTES, SHUTDOWN_GRACE, STREAM_WINDOW_BYTES,
+    STREAMS_PER_CONNECTION,
 };
 use crate::NodeHandle;
 use crate::tls::{Entrance, NotLetIn, SecureStream, common_name};
@@ -22,9 +23,8 @@ use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
@@ -36,23 +36,6 @@ pub struct EtcdFrontEnd {
     meters: Arc<CallMeters>,
     complaints: Arc<Complaints>,
     authentication: Arc<Authentication>,
-}
-
-/// When somebody was last complained about, so that nobody can fill the log.
-#[derive(Default)]
-struct Complaints {
-    last: Mutex<Option<Instant>>,
-}
-
-impl Complaints {
-    fn may_tell(&self) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let may = last.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL);
-        if may {
-            *last = Some(Instant::now());
-        }
-        may
-    }
 }
 
 impl EtcdFrontEnd {

@@ -87,6 +87,12 @@ pub(super) const PASSWORDS_RUNNING_MAX: usize = 8;
 /// Passwords that wait to be hashed or checked, and those being so, together.
 pub(super) const PASSWORDS_WAITING: usize = 1024;
 
+/// Longest password that is tried (bcrypt looks at 72 bytes of it, as etcd's does).
+pub(super) const LOGIN_PASSWORD_BYTES_MAX: usize = 1024;
+
+/// Bytes of a name that the log shows of whoever failed to log in.
+pub(super) const SHOWN_NAME_BYTES_MAX: usize = 64;
+
 /// Passwords that were right lately, of which a digest is kept.
 pub(super) const PASSWORDS_REMEMBERED: usize = 1 << 13;
 

@@ -15,6 +15,7 @@ mod authentication;
 mod call_meters;
 mod client_common_name;
 mod cluster_service;
+mod complaints;
 mod deadline;
 mod dispatch;
 mod election_service;

@@ -7,10 +7,11 @@
 //! a namesake's, is never taken for the old one.
 
 use super::limits::{PASSWORDS_REMEMBERED, PASSWORDS_RUNNING_MAX, PASSWORDS_WAITING};
+use crate::data_directory::random_bytes;
 use bytes::Bytes;
 use ring::hmac;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use wire::etcd::errors::{STOPPED, TOO_MANY_REQUESTS};
 use wire::etcd::{Code, ProtocolError};
@@ -28,8 +29,10 @@ pub(super) struct Passwords {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     right: Mutex<RightLately>,
-    /// Checked in place of a user's who does not exist, so that the time taken does not tell.
-    nobodys: Arc<OnceLock<Bytes>>,
+    /// Of the digests of what was right lately.
+    key: hmac::Key,
+    /// Checked in place of the hash of a user who has none, so that the time taken does not tell.
+    nobodys: Bytes,
 }
 
 impl Passwords {
@@ -41,8 +44,9 @@ impl Passwords {
             cost,
             running: Arc::new(Semaphore::new((threads / 2).clamp(1, PASSWORDS_RUNNING_MAX))),
             waiting: Arc::new(Semaphore::new(PASSWORDS_WAITING)),
-            right: Mutex::new(RightLately::new(crate::data_directory::random_bytes()?)),
-            nobodys: Arc::default(),
+            right: Mutex::default(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &random_bytes::<32>()?),
+            nobodys: nobodys_hash(cost),
         })
     }
 
@@ -74,19 +78,20 @@ impl Passwords {
         hash: Option<Bytes>,
         password: String,
     ) -> Result<bool, ProtocolError> {
-        let digest = hash.as_ref().map(|hash| self.lately().digest(user, hash, &password));
-        let known = || digest.is_some_and(|digest| self.lately().holds(&digest));
-        let (cost, nobodys) = (self.cost, Arc::clone(&self.nobodys));
-        let check = move || {
-            let is_users = hash.is_some();
-            let hash = hash.unwrap_or_else(|| nobodys_hash(&nobodys, cost));
-            let hash = str::from_utf8(&hash).unwrap_or_default();
-            bcrypt::verify(password, hash).unwrap_or(false) && is_users
+        let (is_users, nobodys) = (hash.is_some(), self.nobodys.clone());
+        let hash = hash.unwrap_or_else(|| nobodys.clone());
+        // Nobody's is never noted.
+        let digest = self.digest(user, &hash, &password);
+        let known = || self.lately().holds(&digest);
+        let check = move || match verify(&password, &hash) {
+            Ok(right) => right && is_users,
+            // What is stored is no hash: that must cost the same, too.
+            Err(_) => verify(&password, &nobodys).is_ok_and(|_| false),
         };
         match self.work(known, check).await? {
             Worked::Known => Ok(true),
             Worked::Done(right) => {
-                if let Some(digest) = digest.filter(|_| right) {
+                if right {
                     self.lately().note(digest);
                 }
                 Ok(right)
@@ -121,6 +126,15 @@ impl Passwords {
         })
     }
 
+    fn digest(&self, user: &str, hash: &Bytes, password: &str) -> Digest {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [user.as_bytes(), hash, password.as_bytes()] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        context.sign().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+
     fn lately(&self) -> std::sync::MutexGuard<'_, RightLately> {
         self.right.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,9 +145,14 @@ enum Worked<T> {
     Done(T),
 }
 
-fn nobodys_hash(kept: &OnceLock<Bytes>, cost: u32) -> Bytes {
-    let hash = kept.get_or_init(|| bcrypt::hash("", cost).map(Bytes::from).unwrap_or_default());
-    hash.clone()
+fn verify(password: &str, hash: &[u8]) -> Result<bool, bcrypt::BcryptError> {
+    bcrypt::verify(password, str::from_utf8(hash).unwrap_or_default())
+}
+
+/// A hash as this node makes them, of nothing that anybody knows: salt and digest are zeros.
+fn nobodys_hash(cost: u32) -> Bytes {
+    let zeros = ".".repeat(22 + 31);
+    Bytes::from(format!("$2b${cost:02}${zeros}"))
 }
 
 /// A hash that a client made itself, if it is one.
@@ -160,8 +179,8 @@ pub(super) fn foreign_hash(base64: &str) -> Result<Bytes, ProtocolError> {
 }
 
 /// Digests of what was right lately; of twice as many as fit, the older half is forgotten at once.
+#[derive(Default)]
 struct RightLately {
-    key: hmac::Key,
     recent: HashSet<Digest>,
     older: HashSet<Digest>,
 }
@@ -169,20 +188,6 @@ struct RightLately {
 type Digest = [u8; 32];
 
 impl RightLately {
-    fn new(key: [u8; 32]) -> RightLately {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
-        RightLately { key, recent: HashSet::new(), older: HashSet::new() }
-    }
-
-    fn digest(&self, user: &str, hash: &Bytes, password: &str) -> Digest {
-        let mut context = hmac::Context::with_key(&self.key);
-        for part in [user.as_bytes(), hash, password.as_bytes()] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        context.sign().as_ref().try_into().expect("SHA-256 has 32 bytes")
-    }
-
     fn holds(&self, digest: &Digest) -> bool {
         self.recent.contains(digest) || self.older.contains(digest)
     }
@@ -264,6 +269,23 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_no_hash_costs_as_much_as_whoever_has_one() {
+        assert!(!verify("", &nobodys_hash(4)).expect("it is checked to its end"));
+        block_on(async {
+            let passwords = Passwords::new(9).expect("there is randomness");
+            let hash = passwords.hash("secret".into()).await.unwrap();
+            let mut times = Vec::new();
+            for hash in [Some(hash), Some(Bytes::new()), Some(Bytes::from_static(b"\xff")), None] {
+                let began = Instant::now();
+                assert_eq!(passwords.verify("ann", hash, "wrong".into()).await, Ok(false));
+                times.push(began.elapsed());
+            }
+            // Without the work, a thousandth.
+            assert!(times.iter().all(|time| *time > times[0] / 10), "{times:?}");
+        });
+    }
+
+    #[test]
     fn work_whose_caller_has_left_keeps_its_place_and_turn() {
         block_on(async {
             let passwords = passwords();
@@ -298,7 +320,7 @@ mod tests {
             drop(all);
             assert!(passwords.hash("x".into()).await.is_ok());
         });
-        let mut lately = RightLately::new([1; 32]);
+        let mut lately = RightLately::default();
         for number in 0..3 * PASSWORDS_REMEMBERED as u64 {
             let mut digest = [0; 32];
             digest[..8].copy_from_slice(&number.to_be_bytes());

@@ -189,6 +189,24 @@ fn a_read_only_transaction_is_checked_whole() {
 }
 
 #[test]
+fn nothing_is_done_for_a_name_or_password_that_nobody_can_have() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut admin = Admin::of(&core).await;
+        admin.guard(&[]).await;
+        // Whatever needs the core has no answer from now on.
+        core.feel(|mood| mood.silent = true);
+        let (name, password) = ("n".repeat(1025), "p".repeat(1025));
+        for (name, password) in [(name.as_str(), "ann"), ("ann", password.as_str())] {
+            let refused = tokio::time::timeout(PATIENCE, admin.login(name, password)).await;
+            let refused = refused.expect("an answer at once").unwrap_err();
+            assert_eq!(refused.code(), Code::InvalidArgument);
+            assert!(text(refused).contains("authentication failed"));
+        }
+    });
+}
+
+#[test]
 fn a_token_ends_with_its_users_password_or_life() {
     let core = FakeCore::start();
     block_on(async {
