@@ -25,7 +25,7 @@ use store::{RangeCursor, Reader, StoreFailure, StreamError};
 use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
-use wire::etcd::errors::NOT_SUPPORTED_FOR_LEARNER;
+use wire::etcd::errors::{NOT_SUPPORTED_FOR_LEARNER, TOO_MANY_REQUESTS};
 use wire::etcd::keyspace_reply::Answerer;
 use wire::etcd::keyspace_request::{self as request, Consistency, TxnPlan};
 use wire::etcd::{ProtocolError, pb};
@@ -37,7 +37,7 @@ type ReadResult<T> = Result<Result<T, StoreError>, StoreFailure>;
 pub(super) struct KeyspaceService {
     handle: NodeHandle,
     pub(super) large_reads: Arc<Semaphore>,
-    range_streams: Arc<Semaphore>,
+    pub(super) range_streams: Arc<Semaphore>,
     replies: ReplyBudget,
 }
 
@@ -176,7 +176,10 @@ impl Kv for KeyspaceService {
             return Err(refusal::status(NOT_SUPPORTED_FOR_LEARNER));
         }
         let (range, consistency) = request::range_stream(message).map_err(refusal::status)?;
-        let permit = Arc::clone(&self.range_streams).acquire_owned().await;
+        let permit = Arc::clone(&self.range_streams).acquire_owned();
+        let deadline = Deadline::of(&metadata, &self.handle);
+        let permit = tokio::time::timeout(deadline.timeout, permit).await;
+        let permit = permit.map_err(|_| refusal::status(TOO_MANY_REQUESTS))?;
         let permit = permit.map_err(|_| Status::unavailable("quorate: stopping"))?;
         self.settle(&metadata, consistency).await?;
         let reader = self.handle.reader(GroupId::KEYSPACE);

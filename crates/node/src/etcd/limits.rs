@@ -68,6 +68,9 @@ pub(super) const STREAMED_PARTS: usize = 2;
 /// the engine keeps what was deleted meanwhile on disk.
 pub(super) const STALLED_READER: Duration = Duration::from_secs(60);
 
+/// What it must take on the whole, besides (2 Mbit/s): time for less is not given back.
+pub(super) const SLOW_READER_BYTES_PER_SECOND: u32 = 256 * 1024;
+
 /// Backups that are read at once, per runtime; each is a pass over the whole keyspace.
 pub(super) const BACKUPS: usize = 2;
 

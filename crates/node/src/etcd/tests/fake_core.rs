@@ -39,15 +39,15 @@ pub(super) struct Mood {
 }
 
 /// The core, its front end and its address.
-pub(super) struct FakeCore {
-    pub(super) handle: NodeHandle,
+pub(in crate::etcd) struct FakeCore {
+    pub(in crate::etcd) handle: NodeHandle,
     pub(super) address: SocketAddr,
     pub(super) mood: Arc<Mutex<Mood>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl FakeCore {
-    pub(super) fn start() -> FakeCore {
+    pub(in crate::etcd) fn start() -> FakeCore {
         let handle = new_handle();
         let mood = Arc::new(Mutex::new(Mood::default()));
         let machines = Machines::open(handle.clone(), Arc::clone(&mood));

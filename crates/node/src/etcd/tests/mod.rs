@@ -13,4 +13,4 @@ mod operations;
 mod transport;
 mod watch;
 
-pub(in crate::etcd) use fake_core::block_on;
+pub(in crate::etcd) use fake_core::{FakeCore, block_on};

@@ -50,7 +50,7 @@ fn a_snapshot_that_a_client_saves_is_a_backup() {
 }
 
 #[test]
-fn a_client_that_stops_reading_is_cut_off_and_not_told_that_it_has_all() {
+fn a_client_is_not_told_that_it_has_all_if_the_node_stops() {
     let core = FakeCore::start();
     block_on(async {
         let channel = core.channel().await;
@@ -61,7 +61,6 @@ fn a_client_that_stops_reading_is_cut_off_and_not_told_that_it_has_all() {
         let request = client.snapshot(pb::SnapshotRequest {});
         let mut stream = request.await.expect("accepted").into_inner();
         stream.message().await.expect("a part").expect("more than one");
-        // Ends it as a minute without reading does.
         core.handle.shared.stopping.send_replace(true);
         let end = loop {
             match stream.message().await {
@@ -71,6 +70,25 @@ fn a_client_that_stops_reading_is_cut_off_and_not_told_that_it_has_all() {
         };
         let refused = end.expect_err("what has been read is not all");
         assert_eq!(refused.code(), Code::Unavailable);
+    });
+}
+
+#[test]
+fn a_range_stream_waits_for_its_turn_no_longer_than_its_client() {
+    use crate::etcd::keyspace_service::KeyspaceService;
+    use crate::etcd::services::etcdserverpb::kv_server::Kv;
+    let core = FakeCore::start();
+    block_on(async {
+        let service = KeyspaceService::new(core.handle.clone());
+        let turns = u32::try_from(service.range_streams.available_permits()).expect("few");
+        let others = service.range_streams.try_acquire_many(turns).expect("nobody reads");
+        let mut request = tonic::Request::new(everything());
+        request.set_timeout(std::time::Duration::from_millis(10));
+        let refused = service.range_stream(request).await.err().expect("no turn");
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert_eq!(refused.message(), "etcdserver: too many requests");
+        drop(others);
+        service.range_stream(tonic::Request::new(everything())).await.expect("a turn");
     });
 }
 
