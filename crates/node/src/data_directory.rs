@@ -18,9 +18,11 @@ mod unfinished;
 pub(crate) use unfinished::Unfinished;
 
 use crate::directory_identity::{DirectoryIdentity, KnownMember};
+use crate::private_files::{FILE_MODE, close_to_others, create_directory, create_file};
 use clocks::NodeId;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The mark that the log was made.
@@ -63,6 +65,8 @@ impl DataDirectory {
                 path.display()
             ));
         }
+        close_to_others(path)
+            .map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
         Ok(DataDirectory { path: path.to_owned(), identity, _lock: lock })
     }
 
@@ -92,7 +96,7 @@ impl DataDirectory {
         let identity = DirectoryIdentity { cluster, node, directory, known };
         let unfinished = self.path.join("identity.new");
         let write = || {
-            let mut file = File::create(&unfinished)?;
+            let mut file = create_file(&unfinished)?;
             file.write_all(identity.render().as_bytes())?;
             file.sync_all()?;
             std::fs::rename(&unfinished, self.path.join("identity"))?;
@@ -159,7 +163,7 @@ fn mark(path: &Path, name: &str) -> Result<(), String> {
     if mark.exists() {
         return Ok(());
     }
-    File::create(&mark)
+    create_file(&mark)
         .and_then(|file| file.sync_all())
         .and_then(|()| File::open(path)?.sync_all())
         .map_err(|error| format!("cannot write {}: {error}", mark.display()))
@@ -188,7 +192,7 @@ fn lock(path: &Path) -> Result<File, String> {
     let place = path.join("lock");
     let cannot = |error: Error| format!("cannot lock {}: {error}", place.display());
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
+    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
     let mut file = options.open(&place).map_err(cannot)?;
     match file.try_lock() {
         Ok(()) => {}
@@ -213,7 +217,7 @@ fn lock(path: &Path) -> Result<File, String> {
 fn create_durably(path: &Path) -> Result<(), Error> {
     let is_missing = |level: &&Path| !level.as_os_str().is_empty() && !level.exists();
     let missing = path.ancestors().take_while(is_missing).count();
-    std::fs::create_dir_all(path)?;
+    create_directory(path)?;
     let path = path.canonicalize()?;
     path.ancestors().skip(1).take(missing).try_for_each(|above| File::open(above)?.sync_all())
 }
@@ -228,6 +232,7 @@ pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N], Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::private_files::mode_of;
 
     const CLUSTER: u64 = 0xc1;
     const NODE: NodeId = NodeId(0xa1);
@@ -259,6 +264,24 @@ mod tests {
         std::fs::remove_dir_all(&path).expect("emptied");
         let emptied = made(&path);
         assert_ne!(emptied.identity().expect("recorded").directory, identity.directory);
+    }
+
+    #[test]
+    fn it_is_closed_to_other_users() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("n1");
+        let directory = made(&path);
+        directory.log_is_made().expect("marked");
+        directory.begin(Unfinished::Restore).expect("marked");
+        assert_eq!(mode_of(&path), 0o700);
+        for file in ["lock", "identity", LOG_MADE, "unfinished"] {
+            assert_eq!(mode_of(&path.join(file)), 0o600, "{file}");
+        }
+        drop(directory);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
+        drop(DataDirectory::open(&path).expect("again"));
+        assert_eq!(mode_of(&path), 0o700);
     }
 
     #[test]

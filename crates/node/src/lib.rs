@@ -20,6 +20,7 @@ mod log_disk;
 mod log_structured_merge_tree;
 mod meters;
 mod peers;
+mod private_files;
 mod readiness;
 mod runtime;
 mod state_quota;

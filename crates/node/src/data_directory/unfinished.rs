@@ -5,6 +5,7 @@
 //! may be done again.
 
 use super::{DataDirectory, KnownMember, LOG_MADE};
+use crate::private_files::create_file;
 use clocks::NodeId;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Write};
@@ -57,7 +58,7 @@ impl DataDirectory {
     pub(crate) fn begin(&self, work: Unfinished) -> Result<(), String> {
         let mark = self.path.join(UNFINISHED);
         let write = || {
-            let mut file = File::create(&mark)?;
+            let mut file = create_file(&mark)?;
             writeln!(file, "{}", work.word())?;
             file.sync_all()?;
             File::open(&self.path)?.sync_all()

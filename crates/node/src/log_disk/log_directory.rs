@@ -5,6 +5,7 @@
 //! the file system allows it; overwriting allocated blocks needs no journal commit of the file
 //! system. Where O_DIRECT is refused (tmpfs), O_DSYNC alone does the same through the cache.
 
+use crate::private_files::{FILE_MODE, create_directory};
 use rustix::fs::OFlags;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -29,8 +30,8 @@ pub(super) struct LogDirectory {
 
 impl LogDirectory {
     pub(super) fn open(path: &Path) -> Result<LogDirectory, DiskError> {
-        let made = std::fs::create_dir_all(path)
-            .and_then(|()| path.parent().map_or(Ok(()), sync_directory));
+        let made =
+            create_directory(path).and_then(|()| path.parent().map_or(Ok(()), sync_directory));
         made.map_err(|error| failed("creating", path, &error))?;
         Ok(LogDirectory { path: path.to_owned() })
     }
@@ -118,7 +119,7 @@ impl LogDirectory {
 /// Brings a file to `len` bytes, writing the blocks it lacks, and syncs it.
 fn extend(path: &Path, len: u64, create: bool) -> Result<(), Error> {
     let mut options = OpenOptions::new();
-    options.write(true).create(create).truncate(create);
+    options.write(true).create(create).truncate(create).mode(FILE_MODE);
     let file = open_with(&options, path, OFlags::DIRECT)?;
     let present = file.metadata()?.len();
     if present > len {

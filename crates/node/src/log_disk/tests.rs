@@ -1,6 +1,7 @@
 //! The log's disk on real files: on this machine's disk, and on tmpfs if there is one.
 
 use super::*;
+use crate::private_files::mode_of;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -121,6 +122,14 @@ fn an_unfinished_allocation_is_removed_and_strangers_are_left_alone() {
     std::fs::write(&stranger, "notes").expect("write");
     assert_eq!(fixture.disk.list(), Ok(vec![]));
     assert!(!unfinished.exists() && stranger.exists());
+}
+
+#[test]
+fn the_log_is_closed_to_other_users() {
+    let mut fixture = disk(SyncForm::Real);
+    fixture.allocate(FILE, 2, None);
+    assert_eq!(mode_of(&fixture.path), 0o700);
+    assert_eq!(mode_of(&fixture.path.join(format!("{:016x}.log", FILE.0))), 0o600);
 }
 
 #[test]
