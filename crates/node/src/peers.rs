@@ -7,6 +7,7 @@
 
 mod connection;
 mod discovery;
+mod doorstep;
 mod handshake;
 mod outgoing_queue;
 mod secure_call;
@@ -20,16 +21,18 @@ use crate::update_queue::UpdateQueue;
 use clocks::NodeId;
 use connection::Connection;
 pub(crate) use discovery::ask;
+use doorstep::Doorstep;
 use handshake::HandshakeError;
 use outgoing_queue::OutgoingQueue;
 use replica::PeerMessage;
 use socket2::{SockRef, TcpKeepalive};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Error;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use wire::peer::{DiscoveredMember, Refusal, RefusalReason};
 
@@ -39,8 +42,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a member that should call is called instead, to hear why it does not.
 const KNOCK_INTERVAL: Duration = Duration::from_secs(3);
-/// Callers that have not introduced themselves yet.
-const STRANGERS_MAX: usize = 64;
 /// Bytes that the kernel holds unsent: what is queued beyond it can still be overtaken.
 const UNSENT_BYTES: u32 = 256 << 10;
 /// An idle connection is probed after this time, three times in this interval.
@@ -180,15 +181,14 @@ impl PeerNetwork {
     ) {
         let network = self.shared;
         let mut tasks = JoinSet::new();
-        let doorstep = Doorstep {
-            strangers: Arc::new(Semaphore::new(STRANGERS_MAX)),
-            entrance: match &network.tls {
-                None => Entrance::Plain,
-                Some(tls) => Entrance::Tls(Arc::new(TlsEntrance::new(Arc::clone(tls)))),
-            },
+        let entrance = match &network.tls {
+            None => Entrance::Plain,
+            Some(tls) => Entrance::Tls(Arc::new(TlsEntrance::new(Arc::clone(tls)))),
         };
+        let doorstep = Doorstep::default();
         for listener in listeners {
-            tasks.spawn(accept(Arc::clone(&network), listener, doorstep.clone()));
+            let (doorstep, entrance) = (doorstep.clone(), entrance.clone());
+            tasks.spawn(accept(Arc::clone(&network), listener, doorstep, entrance));
         }
         let mut wanted = network.wanted.subscribe();
         let mut dialed = BTreeSet::new();
@@ -374,14 +374,12 @@ async fn call(
     handshake::introduce(network, id, stream).await
 }
 
-/// Where callers are until they have introduced themselves.
-#[derive(Clone)]
-struct Doorstep {
-    strangers: Arc<Semaphore>,
+async fn accept(
+    network: Arc<Network>,
+    listener: TcpListener,
+    doorstep: Doorstep,
     entrance: Entrance,
-}
-
-async fn accept(network: Arc<Network>, listener: TcpListener, doorstep: Doorstep) {
+) {
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
@@ -394,38 +392,54 @@ async fn accept(network: Arc<Network>, listener: TcpListener, doorstep: Doorstep
                 continue;
             }
         };
-        let Ok(stranger) = Arc::clone(&doorstep.strangers).try_acquire_owned() else {
-            tracing::debug!(%from, "too many strangers on the peer port");
-            continue;
-        };
-        let (network, entrance) = (Arc::clone(&network), doorstep.entrance.clone());
+        let mut stranger = doorstep.enter();
+        let (network, entrance) = (Arc::clone(&network), entrance.clone());
         tasks.spawn(async move {
-            if let Err(error) = configure(&stream, network.local.user_timeout) {
-                tracing::debug!(%from, "{error}");
-                return;
-            }
-            let admitted = tokio::time::timeout(handshake::TIMEOUT, entrance.admit(stream)).await;
-            let stream = match admitted.unwrap_or(Err(NotLetIn::Silent)) {
-                Ok(stream) => stream,
-                // Somebody looks whether the port is open.
-                Err(NotLetIn::Silent) => return,
-                Err(NotLetIn::Because(reason)) => {
-                    tracing::info!(%from, "a caller on the peer port was sent off: {reason}");
-                    return;
+            let introduced = tokio::select! {
+                introduced = introduced(&network, &entrance, stream, from) => introduced,
+                () = stranger.sent_off() => {
+                    tracing::debug!(%from, "a silent caller on the peer port made room for another");
+                    None
                 }
             };
-            let received = handshake::receive(&network, stream).await;
             drop(stranger);
-            match received {
-                Ok((peer, connection)) => peer.run(&network, connection).await,
-                Err((peer, error)) => match peer.and_then(|id| network.peer(id)) {
-                    Some(peer) => report(&network, &peer, &error),
-                    None => {
-                        tracing::info!(%from, "a caller on the peer port was sent off: {error}")
-                    }
-                },
+            if let Some((peer, connection)) = introduced {
+                peer.run(&network, connection).await;
             }
         });
+    }
+}
+
+/// The member that a caller says and proves to be.
+async fn introduced(
+    network: &Arc<Network>,
+    entrance: &Entrance,
+    stream: TcpStream,
+    from: SocketAddr,
+) -> Option<(Arc<Peer>, Connection)> {
+    if let Err(error) = configure(&stream, network.local.user_timeout) {
+        tracing::debug!(%from, "{error}");
+        return None;
+    }
+    let admitted = tokio::time::timeout(handshake::TIMEOUT, entrance.admit(stream)).await;
+    let stream = match admitted.unwrap_or(Err(NotLetIn::Silent)) {
+        Ok(stream) => stream,
+        // Somebody looks whether the port is open.
+        Err(NotLetIn::Silent) => return None,
+        Err(NotLetIn::Because(reason)) => {
+            tracing::info!(%from, "a caller on the peer port was sent off: {reason}");
+            return None;
+        }
+    };
+    match handshake::receive(network, stream).await {
+        Ok(introduced) => Some(introduced),
+        Err((peer, error)) => {
+            match peer.and_then(|id| network.peer(id)) {
+                Some(peer) => report(network, &peer, &error),
+                None => tracing::info!(%from, "a caller on the peer port was sent off: {error}"),
+            }
+            None
+        }
     }
 }
 

@@ -317,6 +317,20 @@ fn a_member_speaks_only_for_itself() {
 }
 
 #[test]
+fn silent_strangers_keep_no_member_out() {
+    let (listener, address) = listener();
+    let mut second = start(SECOND, Known::default(), listener);
+    block_on(async {
+        let mut silent = Vec::new();
+        for _ in 0..100 {
+            silent.push(TcpStream::connect(&address).await.expect("connects"));
+        }
+        let _stream = join_as_first(&address).await;
+        second.expect_connected(FIRST);
+    });
+}
+
+#[test]
 fn strangers_are_refused_with_a_reason() {
     let (listener, address) = listener();
     let directories = [(FIRST, 77)].into_iter().collect();

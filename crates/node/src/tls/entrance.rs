@@ -2,21 +2,26 @@
 //! handshake.
 //!
 //! Invariant: neither takes longer than its time, and no more handshakes are under way than are
-//! allowed; a caller who says nothing costs a descriptor until then, and no place among them.
+//! allowed; a caller who says nothing costs a descriptor until then, and no place among them. One
+//! who stops halfway keeps its place for a moment only while others wait for it.
 
 use super::{CertificateRotation, SecureStream};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 /// How long a caller may take to say its first byte.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may then take to have a place among the handshakes, and to end its own.
+/// How long it may then wait for a place among the handshakes …
+const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// … and take for its own …
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// … or so long, as soon as others wait for a place.
+const CROWDED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Handshakes under way on one port; more wait.
 const HANDSHAKES_MAX: usize = 256;
 /// How every connection of TLS begins: a record that carries a handshake (RFC 8446, section 5.1).
@@ -40,6 +45,8 @@ pub(crate) enum Entrance {
 pub(crate) struct TlsEntrance {
     rotation: Arc<CertificateRotation>,
     places: Semaphore,
+    /// How many wait for one.
+    waiting: watch::Sender<usize>,
 }
 
 /// Why a connection is not served.
@@ -62,13 +69,18 @@ impl fmt::Display for NotLetIn {
 
 impl TlsEntrance {
     pub(crate) fn new(rotation: Arc<CertificateRotation>) -> TlsEntrance {
-        TlsEntrance { rotation, places: Semaphore::new(HANDSHAKES_MAX) }
+        TlsEntrance::of(rotation, HANDSHAKES_MAX)
     }
 
     /// One at a time.
     #[cfg(test)]
     pub(crate) fn narrow(rotation: Arc<CertificateRotation>) -> TlsEntrance {
-        TlsEntrance { rotation, places: Semaphore::new(1) }
+        TlsEntrance::of(rotation, 1)
+    }
+
+    fn of(rotation: Arc<CertificateRotation>, places: usize) -> TlsEntrance {
+        let waiting = watch::Sender::new(0);
+        TlsEntrance { rotation, places: Semaphore::new(places), waiting }
     }
 
     pub(crate) fn rotation(&self) -> &CertificateRotation {
@@ -90,16 +102,54 @@ impl Entrance {
                 Err(because("it does not speak TLS, but this port does: say https:// there"))
             }
             Entrance::Tls(entrance) => {
-                let admitted = timeout(HANDSHAKE_TIMEOUT, entrance.shake_hands(stream)).await;
-                admitted.map_err(|_| because("its TLS handshake took too long"))?
+                let _place = entrance.place().await?;
+                tokio::select! {
+                    shaken = timeout(HANDSHAKE_TIMEOUT, entrance.shake_hands(stream)) => {
+                        shaken.map_err(|_| because("its TLS handshake took too long"))?
+                    }
+                    () = entrance.overdue() => {
+                        Err(because("its TLS handshake took too long while others waited"))
+                    }
+                }
             }
         }
     }
 }
 
+/// Somebody who waits for a place, until it is dropped.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Waiting<'a> {
+    fn among(waiting: &'a watch::Sender<usize>) -> Waiting<'a> {
+        waiting.send_modify(|count| *count += 1);
+        Waiting(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
 impl TlsEntrance {
+    async fn place(&self) -> Result<SemaphorePermit<'_>, NotLetIn> {
+        if let Ok(place) = self.places.try_acquire() {
+            return Ok(place);
+        }
+        let _waiting = Waiting::among(&self.waiting);
+        let place = timeout(PLACE_TIMEOUT, self.places.acquire()).await;
+        place.map_err(|_| because("too many TLS handshakes are under way"))?.map_err(because)
+    }
+
+    /// Waits until a place is held for longer than others have to wait for it.
+    async fn overdue(&self) {
+        tokio::time::sleep(CROWDED_TIMEOUT).await;
+        // The sender lives in `self`.
+        let _ = self.waiting.subscribe().wait_for(|waiting| *waiting > 0).await;
+    }
+
     async fn shake_hands(&self, stream: TcpStream) -> Result<SecureStream, NotLetIn> {
-        let _place = self.places.acquire().await.map_err(because)?;
         let acceptor = TlsAcceptor::from(Arc::clone(&self.rotation.in_use().server));
         let stream = acceptor.accept(stream).await;
         let stream = stream.map_err(|error| because(format!("TLS handshake: {error}")))?;
