@@ -15,7 +15,7 @@ use super::watch_service::leaderless;
 use crate::data_directory::random_bytes;
 use crate::{NodeHandle, monotonic_now};
 use bytes::Bytes;
-use clocks::{GroupId, Monotonic};
+use clocks::Monotonic;
 use replica::RequestError;
 use std::pin::pin;
 use std::sync::Arc;

@@ -275,8 +275,19 @@ fn a_self_signed_certificate_is_made_once_and_kept_from_others() {
     let mode = std::fs::metadata(place.join("key.pem")).expect("a key").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let first = std::fs::read(place.join("cert.pem")).expect("a certificate");
-    make_self_signed(port, &place).expect("there");
+    let longer = OwnCertificate::SelfSigned { hosts: vec!["localhost".to_owned()], years: 10 };
+    make_self_signed(TlsPort { own: longer, ..port.clone() }, &place).expect("there");
     assert_eq!(std::fs::read(place.join("cert.pem")).expect("a certificate"), first);
+    // It ends when it ends, whatever is set by then, and is not left to others to read.
+    let day = std::time::Duration::from_secs(24 * 3600);
+    let soon = std::time::SystemTime::now() + 29 * day;
+    let soon = soon.duration_since(std::time::SystemTime::UNIX_EPOCH).expect("after 1970");
+    std::fs::write(place.join("ends"), soon.as_secs().to_string()).expect("written");
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(place.join("key.pem"), open).expect("set");
+    let made = TlsPort { own: made.own, ..make_self_signed(port, &place).expect("made anew") };
+    assert_ne!(std::fs::read(place.join("cert.pem")).expect("a certificate"), first);
+    assert_eq!(crate::private_files::mode_of(&place.join("key.pem")), 0o600);
     // Members with such certificates believe each other.
     let rotation = rotation(made);
     assert_eq!(block_on(meet(&entrance(&rotation), &rotation)).0, Ok(()));
