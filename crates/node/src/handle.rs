@@ -333,11 +333,6 @@ impl NodeHandle {
         Arc::clone(&self.shared.accounts.borrow())
     }
 
-    /// Tells of every change of users and roles from now on.
-    pub(crate) fn account_changes(&self) -> watch::Receiver<Arc<Accounts>> {
-        self.shared.accounts.subscribe()
-    }
-
     /// What is counted; front ends count their traffic here.
     #[must_use]
     pub fn meters(&self) -> &Meters {
@@ -426,6 +421,13 @@ impl NodeHandle {
 }
 
 impl Shared {
+    /// Publishes users and roles. The watch hub has them first: whatever a front end asks of it by
+    /// these is judged by these, or by later ones.
+    pub(crate) fn accounts_changed(&self, accounts: Arc<Accounts>) {
+        self.watches.accounts_changed(Arc::clone(&accounts));
+        self.accounts.send_replace(accounts);
+    }
+
     /// Takes over from the consistent core whether this member votes.
     pub(crate) fn note_standing(&self) {
         let table = Reader::open(&self.engine, GroupId::CONSISTENT_CORE)

@@ -189,7 +189,7 @@ impl Node {
             let progress = shared.progress_of(*group);
             progress.applied.store(applied.position.index, std::sync::atomic::Ordering::Release);
         }
-        shared.accounts.send_replace(applier.accounts(GroupId::KEYSPACE));
+        shared.accounts_changed(applier.accounts(GroupId::KEYSPACE));
         let log = shared.log.clone();
         let on_completion: OnCompletion =
             Arc::new(move |completion| log.push(LogEvent::Disk(completion).into()));

@@ -3,8 +3,10 @@
 //! A stream is a sender of requests and a receiver of responses. Invariants: what a stream has
 //! queued, handed out or asked for is bounded (the hub counts bytes, requests hold a place until
 //! they are answered for), so a slow client holds up only itself; if the hub falls behind the
-//! applier, events are dropped here and its watchers go on from history. Not here: who gets which
-//! event (`store`), gRPC (`etcd`).
+//! applier, events are dropped here and its watchers go on from history. Users and roles come in
+//! the same order as events, before those they were applied with, so that nothing written after a
+//! permission was lost is handed to a watcher that lived by it; what a stream was handed earlier
+//! may still be on its way. Not here: who gets which event (`store`), gRPC (`etcd`).
 
 #[cfg(test)]
 mod tests;
@@ -15,15 +17,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use store::command::Caller;
 use store::range::{KeyRange, Revision};
 use store::{
-    Engine, Event, Reader, RevisionEvents, StoreFailure, StreamId, WatchHub, WatchLimits,
+    Accounts, Engine, Event, Reader, RevisionEvents, StoreFailure, StreamId, WatchHub, WatchLimits,
     WatchRequest, WatchResponse, WatchStats,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use wire::etcd::ProtocolError;
 
 /// Batches of events that wait for the hub, and their bytes.
 const EVENTS: QueueLimits = QueueLimits { items: 8192, bytes: 64 << 20 };
+/// About what a user takes in memory, for those limits.
+const ACCOUNT_BYTES: usize = 64;
 /// Requests of one stream that are not answered for yet.
 const REQUESTS_PER_STREAM: usize = 128;
 /// Events of history looked at before the queue is looked at again.
@@ -44,13 +50,15 @@ struct Shared {
     stats: Mutex<WatchStats>,
 }
 
-/// How the applier tells the hub of events that did not fit.
+/// How the applier tells the hub of what did not fit.
 #[derive(Default)]
 struct Lag {
     /// A `Input::Skip` is on its way.
     told: bool,
     /// Everything up to here was applied.
     revision: Revision,
+    /// Newer than any that went through the queue before.
+    accounts: Option<Arc<Accounts>>,
 }
 
 enum Input {
@@ -59,20 +67,17 @@ enum Input {
     Consumed(StreamId, usize),
     Close(StreamId),
     Applied(Revision, Arc<[RevisionEvents]>),
+    Accounts(Arc<Accounts>),
     /// Events were dropped up to the revision in `Lag`.
     Skip,
 }
 
 enum StreamRequest {
-    Create(WatchRequest),
+    Create(Option<Caller>, WatchRequest),
     Refuse(String),
     Cancel(i64),
-    Revoke(Refusal),
     Progress,
 }
-
-/// Why keys may not be watched; none if they may.
-type Refusal = Box<dyn Fn(&KeyRange) -> Option<String> + Send>;
 
 /// Asks on behalf of one stream.
 pub struct WatchSender {
@@ -129,6 +134,17 @@ impl WatchStreams {
         }
     }
 
+    /// From the applier: users or roles changed. Told before the events that they were applied with,
+    /// and before any front end knows them, so that the hub never lags behind one.
+    pub(crate) fn accounts_changed(&self, accounts: Arc<Accounts>) {
+        let weight = ACCOUNT_BYTES * accounts.user_names().count();
+        let refused = self.shared.inbox.offer(Input::Accounts(Arc::clone(&accounts)), weight);
+        if let Err(Refused::Full(_)) = refused {
+            lock(&self.shared.lag).accounts = Some(accounts);
+            self.skip(0);
+        }
+    }
+
     /// From the applier: a snapshot replaced the keyspace, or the hub is too far behind.
     pub(crate) fn skip(&self, revision: Revision) {
         let mut lag = lock(&self.shared.lag);
@@ -162,6 +178,7 @@ impl WatchStreams {
         let mut thread = HubThread {
             hub: WatchHub::new(limits, revision),
             streams: BTreeMap::new(),
+            accounts: Arc::default(),
             shared: Arc::clone(&self.shared),
         };
         let (mut batch, mut next_tick) = (VecDeque::new(), Instant::now() + PROGRESS_INTERVAL);
@@ -190,6 +207,8 @@ impl WatchStreams {
 struct HubThread {
     hub: WatchHub,
     streams: BTreeMap<StreamId, OpenStream>,
+    /// As of the events that the hub has heard of, or later.
+    accounts: Arc<Accounts>,
     shared: Arc<Shared>,
 }
 
@@ -197,6 +216,8 @@ struct OpenStream {
     responses: mpsc::UnboundedSender<WatchResponse>,
     /// Places of requests whose answers found no room; given back when there is some.
     owed: Vec<OwnedSemaphorePermit>,
+    /// Who had the watchers made; proven anew with each, and then for all.
+    owner: Option<Caller>,
 }
 
 impl HubThread {
@@ -204,7 +225,8 @@ impl HubThread {
         match input {
             Input::Open(stream, responses) => {
                 self.hub.open_stream(stream);
-                self.streams.insert(stream, OpenStream { responses, owed: Vec::new() });
+                let open = OpenStream { responses, owed: Vec::new(), owner: None };
+                self.streams.insert(stream, open);
             }
             Input::Close(stream) => {
                 self.hub.close_stream(stream);
@@ -226,10 +248,17 @@ impl HubThread {
                 let new = events.partition_point(|change| change.revision <= known);
                 self.hub.handle_applied(revision, &events[new..]);
             }
+            Input::Accounts(accounts) => self.accounts_changed(accounts),
             Input::Skip => {
-                let mut lag = lock(&self.shared.lag);
-                lag.told = false;
-                self.hub.reset_after_snapshot(lag.revision.max(self.hub.revision()));
+                let (revision, accounts) = {
+                    let mut lag = lock(&self.shared.lag);
+                    lag.told = false;
+                    (lag.revision, lag.accounts.take())
+                };
+                if let Some(accounts) = accounts {
+                    self.accounts_changed(accounts);
+                }
+                self.hub.reset_after_snapshot(revision.max(self.hub.revision()));
             }
         }
     }
@@ -237,14 +266,37 @@ impl HubThread {
     fn request(&mut self, stream: StreamId, request: StreamRequest, place: OwnedSemaphorePermit) {
         let Some(open) = self.streams.get_mut(&stream) else { return };
         match request {
-            StreamRequest::Create(request) => self.hub.create(stream, request),
+            StreamRequest::Create(caller, request) => {
+                let refusal = refusal(&self.accounts, caller.as_ref(), &request.keys);
+                open.owner = caller;
+                match refusal {
+                    None => self.hub.create(stream, request),
+                    Some(reason) => self.hub.refuse(stream, reason),
+                }
+            }
             StreamRequest::Refuse(reason) => self.hub.refuse(stream, reason),
-            StreamRequest::Revoke(refusal) => self.hub.revoke(stream, &*refusal),
             StreamRequest::Cancel(watch) => self.hub.cancel(stream, watch),
             StreamRequest::Progress => self.hub.request_progress(stream),
         }
         if !self.hub.accepts_requests(stream) {
             open.owed.push(place);
+        }
+    }
+
+    /// Ends the watchers that their owners may not have any more. A token may have ended since:
+    /// what counts is whom it named.
+    fn accounts_changed(&mut self, accounts: Arc<Accounts>) {
+        // One that did not fit has overtaken those in the queue.
+        if accounts.revision() < self.accounts.revision() {
+            return;
+        }
+        self.accounts = accounts;
+        if !self.accounts.is_enabled() {
+            return;
+        }
+        for (stream, open) in &self.streams {
+            let refusal = |keys: &KeyRange| refusal(&self.accounts, open.owner.as_ref(), keys);
+            self.hub.revoke(*stream, &refusal);
         }
     }
 
@@ -259,19 +311,15 @@ impl HubThread {
 }
 
 impl WatchSender {
-    /// Creates a watcher; the answer comes as a response.
-    pub async fn create(&self, request: WatchRequest) {
-        self.ask(StreamRequest::Create(request)).await;
+    /// Creates a watcher, as long as `caller` may read its keys; the answer comes as a response.
+    /// From then on all watchers of the stream are the caller's.
+    pub async fn create(&self, caller: Option<Caller>, request: WatchRequest) {
+        self.ask(StreamRequest::Create(caller, request)).await;
     }
 
     /// Answers a request for a watcher that is not to be made.
     pub async fn refuse(&self, reason: String) {
         self.ask(StreamRequest::Refuse(reason)).await;
-    }
-
-    /// Ends the stream's watchers of keys for which there is a reason to.
-    pub async fn revoke(&self, refusal: impl Fn(&KeyRange) -> Option<String> + Send + 'static) {
-        self.ask(StreamRequest::Revoke(Box::new(refusal))).await;
     }
 
     /// Cancels a watcher; the answer comes as a response, if there is such a watcher.
@@ -323,6 +371,12 @@ impl Drop for WatchDelivery {
     fn drop(&mut self) {
         self.shared.inbox.push(Input::Consumed(self.stream, self.response.weight));
     }
+}
+
+/// Why keys may not be watched; none if they may.
+fn refusal(accounts: &Accounts, caller: Option<&Caller>, keys: &KeyRange) -> Option<String> {
+    let permitted = accounts.standing(caller).and_then(|standing| standing.may_read(keys));
+    permitted.err().map(|error| ProtocolError::from(error).to_string())
 }
 
 /// About how many bytes the events of a revision take.

@@ -251,11 +251,12 @@ impl Applier {
             self.tell_member_table()?;
         }
         let (answered, sessions) = self.answer(group, applied.outcomes);
+        // First whoever may not hear of the events any more.
+        self.tell_accounts(group);
         if !applied.events.is_empty() {
             let (revision, events) = (applied.revision, applied.events.into());
             self.effects.push_back(ApplierEffect::Watch { group, revision, events });
         }
-        self.tell_accounts(group);
         self.release_reads(group);
         let hashes = applied.hashes;
         let leases = self.group(group).machine.lease_status();
@@ -521,11 +522,11 @@ impl Applier {
         }
         let (hashes, leases) = (Vec::new(), self.group(group).machine.lease_status());
         self.tell_log(LogEvent::Applied { group, index, weight: 0, answered, hashes, leases });
+        self.tell_accounts(group);
         if kind == MachineKind::Keyspace {
             let revision = self.reader(group).revision();
             self.effects.push_back(ApplierEffect::WatchReset { group, revision });
         }
-        self.tell_accounts(group);
         if group == GroupId::CONSISTENT_CORE {
             self.check_feature_level()?;
         }

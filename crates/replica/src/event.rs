@@ -260,7 +260,8 @@ pub enum ApplierEffect {
         /// Its revision now.
         revision: Revision,
     },
-    /// Users or roles changed: for whoever has to know who may ask, before anybody is answered.
+    /// Users or roles changed: for whoever has to know who may ask, before anybody is answered, and
+    /// before the events that were applied with them.
     Accounts {
         /// Whose.
         group: GroupId,

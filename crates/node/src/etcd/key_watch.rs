@@ -2,6 +2,7 @@
 
 use crate::NodeHandle;
 use crate::watch_streams::{WatchDelivery, WatchReceiver, WatchSender};
+use store::command::Caller;
 use store::range::{KeyRange, Revision};
 use store::{Event, WatchRequest};
 
@@ -14,7 +15,8 @@ pub(super) struct KeyWatch {
 }
 
 impl KeyWatch {
-    /// Watches each of `keys` from `start` on.
+    /// Watches each of `keys` from `start` on. Nothing of it is shown: whoever is told what follows
+    /// is asked for their permission then.
     pub(super) async fn open(
         handle: &NodeHandle,
         keys: impl IntoIterator<Item = KeyRange>,
@@ -32,7 +34,7 @@ impl KeyWatch {
                 progress_notify: false,
                 fragment: false,
             };
-            sender.create(watch).await;
+            sender.create(Some(Caller::Cluster), watch).await;
         }
         KeyWatch { _sender: sender, receiver, delivery: None }
     }

@@ -13,9 +13,7 @@ use crate::NodeHandle;
 use crate::watch_streams::{WatchReceiver, WatchSender};
 use clocks::GroupId;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use store::Accounts;
 use store::command::Caller;
 use store::range::KeyRange;
 use tokio::sync::oneshot;
@@ -95,25 +93,11 @@ impl Session {
     }
 
     async fn pass_on(&self, requests: &mut Streaming<pb::WatchRequest>) -> Status {
-        let mut changes = self.handle.account_changes();
-        // Who had the watchers made.
-        let mut owner = None;
         loop {
-            let request = tokio::select! {
-                request = requests.message() => request,
-                Ok(()) = changes.changed() => {
-                    let accounts = Arc::clone(&changes.borrow_and_update());
-                    self.revoke(accounts, owner.clone()).await;
-                    continue;
-                }
-            };
-            match request {
+            match requests.message().await {
                 Ok(Some(request)) => match watch::ask(request) {
                     Some(WatchAsk::Create(request)) => match self.permit(&request.keys) {
-                        Ok(caller) => {
-                            owner = caller;
-                            self.sender.create(request).await;
-                        }
+                        Ok(caller) => self.sender.create(caller, request).await,
                         Err(refusal) => self.sender.refuse(refusal.to_string()).await,
                     },
                     Some(WatchAsk::Cancel { watch_id }) => self.sender.cancel(watch_id).await,
@@ -126,25 +110,12 @@ impl Session {
         }
     }
 
-    /// Whether these keys may be watched, and by whom.
+    /// Whether these keys may be watched, and by whom. The hub asks again, and whenever users or
+    /// roles change.
     fn permit(&self, keys: &KeyRange) -> Result<Option<Caller>, ProtocolError> {
         let caller = self.admitted.again()?.caller();
         self.handle.accounts().standing(caller.as_ref())?.may_read(keys)?;
         Ok(caller)
-    }
-
-    /// Ends the watchers that their owner may not have any more. The token may have ended since:
-    /// what counts is whom it named.
-    async fn revoke(&self, accounts: Arc<Accounts>, owner: Option<Caller>) {
-        if !accounts.is_enabled() {
-            return;
-        }
-        let refusal = move |keys: &KeyRange| {
-            let standing = accounts.standing(owner.as_ref());
-            let permitted = standing.and_then(|standing| standing.may_read(keys));
-            permitted.err().map(|error| ProtocolError::from(error).to_string())
-        };
-        self.sender.revoke(refusal).await;
     }
 }
 

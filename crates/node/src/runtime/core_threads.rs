@@ -268,7 +268,7 @@ impl ApplierThread {
                     self.shared.watches.skip(*revision);
                 }
                 ApplierEffect::Accounts { group: GroupId::KEYSPACE, accounts } => {
-                    self.shared.accounts.send_replace(Arc::clone(accounts));
+                    self.shared.accounts_changed(Arc::clone(accounts));
                 }
                 ApplierEffect::Log(event) => self.publish(event),
                 _ => {}

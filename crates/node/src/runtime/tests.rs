@@ -272,7 +272,7 @@ fn watches_hear_of_writes_and_only_of_later_ones() {
             progress_notify: false,
             fragment: false,
         };
-        sender.create(request).await;
+        sender.create(None, request).await;
         let created = receiver.next().await.expect("an answer").response.clone();
         assert!(created.created, "{created:?}");
         let command = put("key", "after");

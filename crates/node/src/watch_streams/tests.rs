@@ -79,7 +79,7 @@ fn a_watcher_hears_what_is_applied_after_it_was_created() {
     hub.streams.applied(2, changes(2, 1));
     let (sender, mut receiver) = hub.streams.open();
     block_on(async {
-        sender.create(watch_key()).await;
+        sender.create(None, watch_key()).await;
         let created = next(&mut receiver).await;
         assert!(created.created && created.revision == 2, "{created:?}");
         hub.streams.applied(3, changes(3, 1));
@@ -102,20 +102,20 @@ fn a_stream_that_is_not_read_takes_no_more_requests_and_others_go_on() {
         let mut accepted = 0;
         // The requests that the stream would take if nobody held it back.
         for _ in 0..5_000 {
-            let create = slow.create(watch_key());
+            let create = slow.create(None, watch_key());
             if tokio::time::timeout(Duration::from_millis(200), create).await.is_err() {
                 break;
             }
             accepted += 1;
         }
         assert!(accepted < 2_000, "{accepted} requests were taken");
-        sender.create(watch_key()).await;
+        sender.create(None, watch_key()).await;
         assert!(next(&mut receiver).await.created, "another stream is served");
         // Reading makes room again.
         for _ in 0..accepted / 2 {
             next(&mut unread).await;
         }
-        slow.create(watch_key()).await;
+        slow.create(None, watch_key()).await;
     });
 }
 
@@ -125,10 +125,10 @@ fn a_closed_stream_leaves_nothing_behind() {
     let (sender, mut receiver) = hub.streams.open();
     let (other, mut heard) = hub.streams.open();
     block_on(async {
-        sender.create(watch_key()).await;
+        sender.create(None, watch_key()).await;
         assert!(next(&mut receiver).await.created);
         drop(receiver);
-        other.create(watch_key()).await;
+        other.create(None, watch_key()).await;
         assert!(next(&mut heard).await.created);
         hub.streams.applied(2, changes(2, 1));
         next(&mut heard).await;
@@ -152,7 +152,7 @@ fn a_hub_that_fell_behind_skips_and_goes_on() {
     let hub = Hub { streams, thread: Some(thread) };
     let (sender, mut receiver) = hub.streams.open();
     block_on(async {
-        sender.create(watch_key()).await;
+        sender.create(None, watch_key()).await;
         assert_eq!(next(&mut receiver).await.revision, last);
         hub.streams.applied(last + 1, changes(last + 1, 1));
         assert_eq!(next(&mut receiver).await.revision, last + 1);

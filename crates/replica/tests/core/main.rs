@@ -1,5 +1,6 @@
 //! Node cores together, through their public surface only.
 
+mod accounts_before_events;
 mod cluster;
 mod durable_registration;
 mod expired_session;

@@ -202,7 +202,12 @@ impl Machines {
             (None, Ask::Write(command)) => {
                 self.apply(request.group, request.caller, command).map(Reply::Written)
             }
-            (None, Ask::ReadBarrier) => Ok(Reply::ReadReady),
+            (None, Ask::ReadBarrier) => {
+                // As from the applier: before the barrier is answered.
+                let accounts = self.machines[&GroupId::KEYSPACE].0.accounts();
+                self.handle.shared.accounts_changed(Arc::clone(accounts));
+                Ok(Reply::ReadReady)
+            }
             (None, Ask::TransferLeadership { .. }) => Ok(Reply::LeadershipTransferred),
         };
         self.handle.shared.replies.resolve(request.id, result);
@@ -230,7 +235,7 @@ impl Machines {
         let entry = ToApply { position, content: Content::Command(envelope.encode()) };
         let applied = machine.apply(vec![entry]).expect("memory does not fail");
         if group == GroupId::KEYSPACE {
-            self.handle.shared.accounts.send_replace(Arc::clone(machine.accounts()));
+            self.handle.shared.accounts_changed(Arc::clone(machine.accounts()));
         }
         // Before anybody is told: a watch created afterwards must not see it.
         if !applied.events.is_empty() {
