@@ -5,16 +5,20 @@
 //! - a command is proposed on behalf of `Admitted::of(&request).caller()`, with
 //!   [`NodeHandle::write_as`]: whether they may is decided where it is applied;
 //! - a read asks [`Admitted::check`] with the very reader that it reads from;
-//! - a stream asks [`Admitted::again`] with each message, since tokens end and users change.
+//! - a stream asks [`Admitted::again`] with each message, since tokens end and users change;
+//! - what changes the cluster outside the keyspace's log asks [`Admitted::require_root_now`] first.
 //!
 //! A service that forgets acts for nobody, who may do nothing.
 
 use super::access_guard::Guard;
 use super::authentication::Authentication;
 use super::client_common_name::ClientCommonName;
+use super::deadline::Deadline;
 use super::refusal;
 use crate::NodeHandle;
+use clocks::GroupId;
 use std::sync::Arc;
+use std::time::Instant;
 use store::command::Caller;
 use store::reply::{AuthError, StoreError};
 use store::{Accounts, Reader, Standing, StoreFailure};
@@ -78,22 +82,25 @@ impl Admission {
     ) -> Result<Admitted, Status> {
         let guard = Guard::of(path);
         let accounts = self.handle.accounts();
-        if guard == Guard::EachMessage {
-            let credentials = Credentials::of(headers, extensions);
-            let asked = Asked { admission: Arc::clone(self), credentials };
-            return Ok(Admitted { caller: None, asked: Some(Arc::new(asked)) });
-        }
-        if guard == Guard::Open || !accounts.is_enabled() {
+        let asks_again = matches!(guard, Guard::EachMessage | Guard::Root);
+        if guard == Guard::Open || !(asks_again || accounts.is_enabled()) {
             return Ok(Admitted { caller: None, asked: None });
         }
         let credentials = Credentials::of(headers, extensions);
+        let asked = asks_again.then(|| {
+            let credentials = credentials.clone();
+            Arc::new(Asked { admission: Arc::clone(self), credentials })
+        });
+        if guard == Guard::EachMessage || !accounts.is_enabled() {
+            return Ok(Admitted { caller: None, asked });
+        }
         let caller = self.caller(&accounts, &credentials).map_err(refusal::status)?;
         match guard {
             Guard::User if caller.is_none() => return Err(refusal::status(USER_EMPTY)),
             Guard::Root => accounts.require_root(caller.as_ref()).map_err(refused)?,
             _ => {}
         }
-        Ok(Admitted { caller, asked: None })
+        Ok(Admitted { caller, asked })
     }
 
     /// Who shows these; none if nothing is shown.
@@ -145,6 +152,24 @@ impl Admitted {
     /// The caller does not have it.
     pub(super) fn require_root(&self, handle: &NodeHandle) -> Result<(), Status> {
         handle.accounts().require_root(self.caller.as_ref()).map_err(refused)
+    }
+
+    /// Asks for the role of root, with everything that any member acknowledged before the call: this
+    /// member may not have heard yet of who lost it, or that anybody is asked. Returns what is left
+    /// of the call's time.
+    ///
+    /// # Errors
+    /// The caller does not have it, or no leader says how things stand.
+    pub(super) async fn require_root_now(
+        &self,
+        handle: &NodeHandle,
+        deadline: Deadline,
+    ) -> Result<Deadline, Status> {
+        let begun = Instant::now();
+        let barrier = handle.read_barrier(GroupId::KEYSPACE, deadline.timeout).await;
+        barrier.map_err(|error| refusal::status(deadline.explain(error)))?;
+        self.again().map_err(refusal::status)?.require_root(handle)?;
+        Ok(deadline.after(begun.elapsed()))
     }
 
     /// Asks a question of what the caller may do, by the users and roles as of `reader`: those

@@ -1,6 +1,7 @@
 //! The Cluster service: who the members are, and changes of that. A change is answered once every
 //! group has adopted it.
 
+use super::admission::Admitted;
 use super::deadline::Deadline;
 use super::refusal;
 use super::services::etcdserverpb::cluster_server::Cluster;
@@ -59,10 +60,13 @@ impl ClusterService {
     /// Has the change made; returns the members after it.
     async fn change(
         &self,
+        admitted: &Admitted,
         metadata: &MetadataMap,
         command: Command,
     ) -> Result<Vec<pb::Member>, Status> {
         let deadline = Deadline::of(metadata, &self.handle);
+        // Users are the keyspace's: where this is applied, nobody knows them.
+        let deadline = admitted.require_root_now(&self.handle, deadline).await?;
         let group = GroupId::CONSISTENT_CORE;
         match self.handle.write(group, command, deadline.timeout).await {
             Ok(Outcome::Members(members)) => Ok(self.listed(members)),
@@ -93,10 +97,11 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
         let (id, scheme) = (draw_id()?, self.handle.identity().peer_scheme);
         let command = membership::add(id, &message, scheme).map_err(refusal::status)?;
-        let members = self.change(&metadata, command).await?;
+        let members = self.change(&admitted, &metadata, command).await?;
         let member = members.iter().find(|member| member.id == id.0).cloned();
         let header = self.header();
         Ok(Response::new(pb::MemberAddResponse { header, member, members }))
@@ -106,8 +111,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
-        let members = self.change(&metadata, membership::remove(&message)).await?;
+        let members = self.change(&admitted, &metadata, membership::remove(&message)).await?;
         Ok(Response::new(pb::MemberRemoveResponse { header: self.header(), members }))
     }
 
@@ -115,10 +121,11 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
         let scheme = self.handle.identity().peer_scheme;
         let command = membership::update(&message, scheme).map_err(refusal::status)?;
-        let members = self.change(&metadata, command).await?;
+        let members = self.change(&admitted, &metadata, command).await?;
         Ok(Response::new(pb::MemberUpdateResponse { header: self.header(), members }))
     }
 
@@ -126,8 +133,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+        let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
-        let members = self.change(&metadata, membership::promote(&message)).await?;
+        let members = self.change(&admitted, &metadata, membership::promote(&message)).await?;
         Ok(Response::new(pb::MemberPromoteResponse { header: self.header(), members }))
     }
 }

@@ -33,6 +33,11 @@ impl Deadline {
         }
     }
 
+    /// What is left of it.
+    pub(super) fn after(self, elapsed: Duration) -> Deadline {
+        Deadline { timeout: self.timeout.saturating_sub(elapsed), ..self }
+    }
+
     /// What a failed request is to its caller.
     pub(super) fn explain(self, error: RequestError) -> ProtocolError {
         match error {

@@ -164,10 +164,17 @@ impl Maintenance for MaintenanceService {
 
     type SnapshotStream = StreamedReply<pb::SnapshotResponse>;
 
+    /// As of what this member has. As long as it knows a leader, it asks it who is root; without
+    /// one, whoever is root by the very state that is handed out may have it: a backup of the last
+    /// members is taken when there is no majority.
     async fn snapshot(
         &self,
-        _: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        if self.handle.leader(GroupId::KEYSPACE).is_some() {
+            let deadline = Deadline::of(request.metadata(), &self.handle);
+            Admitted::of(&request).require_root_now(&self.handle, deadline).await?;
+        }
         let permit = Arc::clone(&self.backups).try_acquire_owned();
         let permit = permit.map_err(|_| refusal::status(errors::TOO_MANY_REQUESTS))?;
         let handle = &self.handle;
@@ -192,7 +199,12 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        if self.handle.leader(GroupId::KEYSPACE) != Some(self.handle.member_id()) {
+            return Err(refusal::status(errors::NOT_LEADER));
+        }
         let deadline = Deadline::of(request.metadata(), &self.handle);
+        let admitted = Admitted::of(&request);
+        let deadline = admitted.require_root_now(&self.handle, deadline).await?;
         let to = NodeId(request.get_ref().target_id);
         let transferred = self.handle.transfer_leadership(Some(to), deadline.timeout).await;
         transferred.map_err(|error| match error {

@@ -399,6 +399,48 @@ fn a_member_whose_users_lag_lets_the_place_of_application_decide() {
 }
 
 #[test]
+fn a_member_whose_users_lag_asks_before_it_changes_the_cluster() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut admin = Admin::of(&core).await;
+        let behind = core.handle.accounts();
+        admin.guard(&[may(Readwrite, "\0", "\0")]).await;
+        let ann = admin.login("ann", "ann").await.unwrap();
+        let root = admin.login("root", "root").await.unwrap();
+        let mut cluster = ClusterClient::new(admin.channel.clone());
+        let mut maintenance = MaintenanceClient::new(admin.channel.clone());
+        // The member has not heard yet that authentication is on.
+        let lag = || drop(core.handle.shared.accounts.send_replace(Arc::clone(&behind)));
+        let unknown = pb::MemberRemoveRequest { id: 7 };
+        let moving = pb::MoveLeaderRequest { target_id: 7 };
+        for (token, refusal) in [(&ann, DENIED), (&String::new(), INVALID)] {
+            lag();
+            let refused = cluster.member_remove(shown(token, unknown)).await.unwrap_err();
+            assert_eq!(text(refused), refusal);
+            lag();
+            let refused = maintenance.move_leader(shown(token, moving)).await.unwrap_err();
+            assert_eq!(text(refused), refusal);
+            lag();
+            let backup = shown(token, pb::SnapshotRequest::default());
+            assert_eq!(text(maintenance.snapshot(backup).await.unwrap_err()), refusal);
+        }
+        lag();
+        let refused = cluster.member_remove(shown(&root, unknown)).await.unwrap_err();
+        assert_eq!(text(refused), "etcdserver: member not found");
+        lag();
+        assert!(maintenance.move_leader(shown(&root, moving)).await.is_ok());
+        lag();
+        let backup = || shown(&root, pb::SnapshotRequest::default());
+        assert!(maintenance.snapshot(backup()).await.is_ok());
+        // Without a leader a backup is for whoever is root by what it holds.
+        core.set_leader(None);
+        assert!(maintenance.snapshot(backup()).await.is_ok());
+        let refused = maintenance.snapshot(shown(&ann, pb::SnapshotRequest::default())).await;
+        assert_eq!(text(refused.unwrap_err()), DENIED);
+    });
+}
+
+#[test]
 fn a_certificate_names_its_user() {
     let core = FakeCore::start();
     block_on(async {
