@@ -17,8 +17,10 @@ use crate::log_disk::{LogDisk, OnCompletion};
 use crate::log_structured_merge_tree::{EngineLimits, LsmEngine};
 use crate::meters::Meters;
 use clocks::{GroupId, NodeId};
+use ring::hmac;
 use std::path::Path;
 use std::sync::Arc;
+use store::command::TokenSecret;
 use store::range::Revision;
 use store::{
     Engine, MachineKind, Reader, Refounding, SnapshotWrite, StateMachine, StoreFailure,
@@ -85,7 +87,8 @@ pub fn restore(
             }
         })?;
         assert!(installed, "the last chunk installs a snapshot");
-        machine.refound(refounding).map_err(sentence)?;
+        let secret = token_secret(machine.accounts().secret(), digest, cluster.id);
+        machine.refound(refounding, secret).map_err(sentence)?;
     }
     directory.record(cluster.id, cluster.node, founders(&cluster))?;
     directory.finish()?;
@@ -127,15 +130,13 @@ pub(crate) fn force_new_cluster(
         directory.begin(Unfinished::ForceNewCluster)?;
         let mut machine = keyspace(&engine)?;
         apply_log(directory, &mut machine)?;
-        machine.refound(Refounding::default()).map_err(sentence)?;
+        machine.refound(Refounding::default(), TokenSecret(drawn()?)).map_err(sentence)?;
         erase_group(&*engine, GroupId::CONSISTENT_CORE).map_err(sentence)?;
         machine.revision()
     };
     directory.discard_log()?;
-    let drawn = random_bytes().map_err(|error| format!("cannot read /dev/urandom: {error}"))?;
-    let cluster = u64::from_be_bytes(drawn).max(1);
-    let drawn = random_bytes().map_err(|error| format!("cannot read /dev/urandom: {error}"))?;
-    let member = NodeId(u64::from_be_bytes(drawn).max(1));
+    let cluster = u64::from_be_bytes(drawn()?).max(1);
+    let member = NodeId(u64::from_be_bytes(drawn()?).max(1));
     let address = own_address.to_owned();
     let known = vec![KnownMember { id: member, address, is_founder: true }];
     directory.become_another(cluster, member, known)?;
@@ -147,6 +148,18 @@ pub(crate) fn force_new_cluster(
          new one with empty data directories"
     );
     Ok(Some(Refounded { cluster, member, revision, keys: 0 }))
+}
+
+fn drawn<const N: usize>() -> Result<[u8; N], String> {
+    random_bytes().map_err(|error| format!("cannot read /dev/urandom: {error}"))
+}
+
+/// What members of a restored cluster seal tokens with: nobody can tell who does not know the old
+/// secret, and all that are restored from the same file in the same way agree.
+fn token_secret(old: &TokenSecret, digest: &str, cluster: u64) -> TokenSecret {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &old.0);
+    let tag = hmac::sign(&key, format!("restored {digest} {cluster:016x}").as_bytes());
+    TokenSecret(tag.as_ref().try_into().expect("SHA-256 has 32 bytes"))
 }
 
 fn engine(directory: &DataDirectory) -> Result<Arc<dyn Engine>, String> {
@@ -179,4 +192,19 @@ fn founders(cluster: &ClusterIdentity) -> Vec<KnownMember> {
 
 fn sentence(failure: StoreFailure) -> String {
     failure.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restored_members_agree_on_a_secret_of_their_own() {
+        let old = TokenSecret([7; 32]);
+        let new = token_secret(&old, "digest", 1);
+        assert_eq!(new, token_secret(&old, "digest", 1));
+        assert!(new != old && new != token_secret(&old, "digest", 2));
+        assert!(new != token_secret(&old, "another", 1));
+        assert!(new != token_secret(&TokenSecret([8; 32]), "digest", 1));
+    }
 }

@@ -36,6 +36,9 @@ use std::sync::{Arc, OnceLock};
 /// The user, and the role, that may do everything.
 pub const ROOT: &str = "root";
 
+/// More changes of users and roles than a cluster sees between a backup and its end.
+const REFOUNDING_REVISIONS: u64 = 1 << 32;
+
 /// Users and roles as of one moment; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Accounts {
@@ -118,6 +121,21 @@ impl Accounts {
     /// The names of all roles, ascending.
     pub fn role_names(&self) -> impl Iterator<Item = &str> {
         self.roles.keys().map(String::as_str)
+    }
+
+    /// The record of authentication with which a new cluster goes on from these; none if users and
+    /// roles were never touched. The old cluster may have gone on after this state was saved: the
+    /// revision moves past every one that it can have reached, and what was proved there is
+    /// worthless.
+    pub(crate) fn refounded(&self, secret: TokenSecret) -> Option<Bytes> {
+        if self.record == AuthRecord::default() {
+            return None;
+        }
+        let revision = self.record.revision.saturating_add(REFOUNDING_REVISIONS);
+        let revision = revision.min(u64::MAX - 1);
+        let secret = if self.record.enabled { secret } else { TokenSecret::default() };
+        let enabled = self.record.enabled;
+        Some(AuthRecord { enabled, revision, valid_from: revision, secret }.encode())
     }
 
     /// Whether these are the users and roles that `snapshot` holds: a change of either leaves a

@@ -2,13 +2,16 @@
 //! a lone survivor goes on.
 //!
 //! Invariant: one batch does all of it. What belonged to the old cluster goes (its membership, the
-//! sessions of its members, whose numbers begin anew); keys, leases, users and roles stay. The
-//! same state refounded in the same way is the same state on every member.
+//! sessions of its members, whose numbers begin anew, every proof of who somebody is); keys, leases,
+//! users and roles stay. The same state refounded in the same way is the same state on every member.
 
 use super::StateMachine;
 use crate::chain_hash::ChainHash;
+use crate::command::TokenSecret;
 use crate::failure::StoreFailure;
-use crate::key_layout::{META_MEMBERSHIP, META_STATE, Space, as_slices, generation_bounds};
+use crate::key_layout::{
+    META_AUTH, META_MEMBERSHIP, META_STATE, Space, as_slices, generation_bounds,
+};
 use crate::range::Revision;
 use crate::{Engine, WriteBatch};
 use clocks::GroupId;
@@ -36,14 +39,19 @@ impl Refounding {
 }
 
 impl StateMachine {
-    /// Makes the state the beginning of a new cluster, durably.
+    /// Makes the state the beginning of a new cluster, durably. Its members seal their tokens with
+    /// `token_secret`, as long as users are asked who they are.
     ///
     /// # Errors
     /// If the engine fails. The machine is not to be used after it.
     ///
     /// # Panics
     /// If the revision would be out of bounds (see [`Refounding::revision_after`]).
-    pub fn refound(&mut self, refounding: Refounding) -> Result<(), StoreFailure> {
+    pub fn refound(
+        &mut self,
+        refounding: Refounding,
+        token_secret: TokenSecret,
+    ) -> Result<(), StoreFailure> {
         self.writing(|machine| {
             let mut state = machine.state;
             state.revision =
@@ -53,8 +61,12 @@ impl StateMachine {
             }
             let mut hash = ChainHash(state.chain_hash);
             hash.note("refounded", &state.revision.to_be_bytes());
-            state.chain_hash = hash.0;
             let mut batch = WriteBatch::default();
+            if let Some(record) = machine.accounts().refounded(token_secret) {
+                hash.note("authentication", &record);
+                batch.put(machine.layout.meta(META_AUTH), record);
+            }
+            state.chain_hash = hash.0;
             batch.put(machine.layout.meta(META_STATE), state.encode());
             batch.delete(machine.layout.meta(META_MEMBERSHIP));
             let sessions = machine.layout.space_bounds(Space::Sessions);

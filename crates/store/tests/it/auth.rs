@@ -12,7 +12,7 @@ use store::command::{
 use store::limits::{ROLE_PERMISSIONS_MAX, USER_ROLES_MAX};
 use store::range::{KeyRange, Range};
 use store::reply::{AuthError, Outcome, StoreError};
-use store::{Accounts, Content, MachineKind, MemEngine, SnapshotWrite};
+use store::{Accounts, Content, MachineKind, MemEngine, Refounding, SnapshotWrite};
 
 const DENIED: StoreError = StoreError::Auth(AuthError::PermissionDenied);
 
@@ -417,6 +417,44 @@ fn roles_and_permissions_are_bounded() {
     let entries = permissions.map(|command| entry(&mut group, None, command)).collect();
     let last = group.apply(entries).outcomes.pop().expect("they are answered").2;
     assert_eq!(last.map(drop), too_many);
+}
+
+#[test]
+fn a_caller_of_the_old_cluster_is_nobody_after_a_restore() {
+    let group = guarded(&[(PermissionKind::ReadWrite, key("a"))]);
+    let restored = || {
+        let mut member = Group::unopened(MachineKind::Keyspace, MemEngine::new());
+        assert_eq!(member.install(&group), SnapshotWrite::Installed);
+        let refounded = member.machine.refound(Refounding::default(), TokenSecret([9; 32]));
+        refounded.expect("memory does not fail");
+        member
+    };
+    let (mut member, other) = (restored(), restored());
+    assert_eq!(member.machine.chain_hash(), other.machine.chain_hash());
+    assert_eq!(picture(member.machine.accounts()), picture(other.machine.accounts()));
+    assert_eq!(member.machine.accounts().secret(), &TokenSecret([9; 32]));
+    assert!(
+        member.machine.accounts().user("ann").is_some() && revision(&member) > revision(&group)
+    );
+    enter(&mut member, Some(Caller::Cluster), Command::OpenSession).expect("a session opens");
+    let old = Err(StoreError::Auth(AuthError::OldRevision));
+    // The old cluster went on: its revisions are not the new one's, either.
+    for later in [0, 1, 1_000_000] {
+        for name in ["ann", "root"] {
+            let caller = user(name, revision(&group) + later);
+            assert_eq!(enter(&mut member, caller, Command::Put(put("a", "x"))), old);
+        }
+    }
+    assert!(as_ann(&mut member, Command::Put(put("a", "x"))).is_ok());
+}
+
+#[test]
+fn a_restore_leaves_no_trace_of_authentication_that_was_never_touched() {
+    let mut member = Group::keyspace();
+    let secret = TokenSecret([9; 32]);
+    member.machine.refound(Refounding::default(), secret).expect("memory does not fail");
+    assert_eq!(revision(&member), 1);
+    assert_eq!(member.machine.accounts().secret(), &TokenSecret::default());
 }
 
 /// Everything about users and roles, as text.

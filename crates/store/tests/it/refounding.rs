@@ -4,7 +4,7 @@ use crate::support::{Group, at, bytes, put, span};
 use crate::versioned_value::command;
 use clocks::{GroupId, LogPosition};
 use proptest::prelude::*;
-use store::command::Command;
+use store::command::{Command, TokenSecret};
 use store::range::KeyRange;
 use store::reply::StoreError;
 use store::{
@@ -42,7 +42,7 @@ fn filled() -> Group {
 fn restored(group: &Group, refounding: Refounding) -> Group {
     let mut member = Group::unopened(MachineKind::Keyspace, store::MemEngine::new());
     member.install(group);
-    member.machine.refound(refounding).expect("memory does not fail");
+    member.machine.refound(refounding, TokenSecret([9; 32])).expect("memory does not fail");
     member
 }
 
