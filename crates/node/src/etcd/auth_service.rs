@@ -96,6 +96,11 @@ impl AuthService {
         Ok(Some(self.answerer().header(revision, self.handle.term(GroupId::KEYSPACE))))
     }
 
+    /// Hashing takes a processor for long: asked before the place of application asks again.
+    async fn may_have_hashed<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        self.seen(request, require_root).await.map(drop)
+    }
+
     /// The hash to store.
     async fn hash(&self, metadata: &MetadataMap, secret: Secret) -> Result<Bytes, Status> {
         let hash = match secret {
@@ -211,6 +216,7 @@ impl Auth for AuthService {
         request: Request<pb::AuthUserAddRequest>,
     ) -> Result<Response<pb::AuthUserAddResponse>, Status> {
         let admitted = Admitted::of(&request);
+        self.may_have_hashed(&request).await?;
         let (metadata, _, message) = request.into_parts();
         let (name, secret) = request::user_add(message).map_err(refusal::status)?;
         let no_password = secret == Secret::Nothing;
@@ -225,6 +231,7 @@ impl Auth for AuthService {
         request: Request<pb::AuthUserChangePasswordRequest>,
     ) -> Result<Response<pb::AuthUserChangePasswordResponse>, Status> {
         let admitted = Admitted::of(&request);
+        self.may_have_hashed(&request).await?;
         let (metadata, _, message) = request.into_parts();
         let (name, secret) = request::user_change_password(message).map_err(refusal::status)?;
         let password = self.hash(&metadata, secret).await?;

@@ -441,6 +441,37 @@ fn a_member_whose_users_lag_asks_before_it_changes_the_cluster() {
 }
 
 #[test]
+fn no_password_is_hashed_for_whoever_may_not_set_one() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut admin = Admin::of(&core).await;
+        admin.guard(&[may(Readwrite, "\0", "\0")]).await;
+        // It takes far longer than anybody waits here.
+        let settings = AuthSettings { bcrypt_cost: 17, ..AuthSettings::default() };
+        let authentication = Arc::new(Authentication::new(&settings).expect("randomness"));
+        let dispatch = Dispatch::new(core.handle.clone(), Arc::default(), authentication);
+        let mut auth = AuthClient::new(dispatch);
+        let add = pb::AuthUserAddRequest {
+            name: "eve".into(),
+            password: "eve".into(),
+            ..Default::default()
+        };
+        let change =
+            pb::AuthUserChangePasswordRequest { name: "root".into(), ..Default::default() };
+        let change = pb::AuthUserChangePasswordRequest { password: "eve".into(), ..change };
+        let timeout = Duration::from_secs(2);
+        let mut add = Request::new(add);
+        add.set_timeout(timeout);
+        add.extensions_mut().insert(ClientCommonName("ann".to_owned()));
+        let mut change = Request::new(change);
+        change.set_timeout(timeout);
+        change.extensions_mut().insert(ClientCommonName("ann".to_owned()));
+        assert_eq!(text(auth.user_add(add).await.unwrap_err()), DENIED);
+        assert_eq!(text(auth.user_change_password(change).await.unwrap_err()), DENIED);
+    });
+}
+
+#[test]
 fn a_certificate_names_its_user() {
     let core = FakeCore::start();
     block_on(async {
