@@ -114,9 +114,9 @@ impl Dispatch {
             return Err(refusal::status(NOT_SUPPORTED_FOR_LEARNER));
         }
         // Stock clients take this error on a stream for final. They open streams anew in the very
-        // moment in which a leader is lost, of which we hear earlier than etcd does: the watch
-        // service gives the next leader time.
-        let is_patient = path == WATCH_PATH;
+        // moment in which a leader is lost, of which we hear earlier than etcd does: the services
+        // give the next leader time.
+        let is_patient = PATIENT_PATHS.contains(&path);
         let leaderless = || self.handle.leader(GroupId::KEYSPACE).is_none();
         if requires_leader(headers) && !is_patient && leaderless() {
             return Err(refusal::status(NO_LEADER));
@@ -154,7 +154,8 @@ impl Dispatch {
 }
 
 /// Streams that outlive a leader.
-const WATCH_PATH: &str = "/etcdserverpb.Watch/Watch";
+const PATIENT_PATHS: [&str; 2] =
+    ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"];
 
 /// What a learner serves: Status, a backup of its state, and serializable ranges (the KV service
 /// looks at which they are). As in etcd, except that health is told as well.

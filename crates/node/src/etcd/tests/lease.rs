@@ -77,6 +77,20 @@ impl KeepingAlive {
 }
 
 #[test]
+fn leases_are_kept_alive_on_a_stream_that_is_opened_between_two_leaders() {
+    let core = FakeCore::start();
+    block_on(async {
+        client(&core).await.lease_grant(grant(7, 60)).await.unwrap();
+        let leader = core.handle.leader(GroupId::KEYSPACE);
+        core.set_leader(None);
+        let mut keeping = KeepingAlive::open(&core, true).await;
+        core.set_leader(leader);
+        keeping.ask(7).await;
+        assert_eq!(keeping.ttl().await, (7, 60));
+    });
+}
+
+#[test]
 fn a_lease_is_granted_attached_to_listed_and_revoked_with_its_keys() {
     let core = FakeCore::start();
     block_on(async {
