@@ -24,7 +24,6 @@ use store::{
     WatchRequest, WatchResponse, WatchStats,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use wire::etcd::ProtocolError;
 
 /// Batches of events that wait for the hub, and their bytes.
 const EVENTS: QueueLimits = QueueLimits { items: 8192, bytes: 64 << 20 };
@@ -376,7 +375,7 @@ impl Drop for WatchDelivery {
 /// Why keys may not be watched; none if they may.
 fn refusal(accounts: &Accounts, caller: Option<&Caller>, keys: &KeyRange) -> Option<String> {
     let permitted = accounts.standing(caller).and_then(|standing| standing.may_read(keys));
-    permitted.err().map(|error| ProtocolError::from(error).to_string())
+    permitted.err().map(|error| wire::etcd::watch::cancel_reason(&error.into()))
 }
 
 /// About how many bytes the events of a revision take.

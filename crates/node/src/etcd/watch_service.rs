@@ -98,7 +98,9 @@ impl Session {
                 Ok(Some(request)) => match watch::ask(request) {
                     Some(WatchAsk::Create(request)) => match self.permit(&request.keys) {
                         Ok(caller) => self.sender.create(caller, request).await,
-                        Err(refusal) => self.sender.refuse(refusal.to_string()).await,
+                        Err(refusal) => {
+                            self.sender.refuse(watch::cancel_reason(&refusal)).await;
+                        }
                     },
                     Some(WatchAsk::Cancel { watch_id }) => self.sender.cancel(watch_id).await,
                     Some(WatchAsk::Progress) => self.sender.request_progress().await,

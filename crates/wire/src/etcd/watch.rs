@@ -1,5 +1,6 @@
 //! The Watch service's messages, to and from `store`'s words.
 
+use super::errors::ProtocolError;
 use super::keyspace_reply::{Answerer, key_value};
 use super::keyspace_request::key_range;
 use super::{mvccpb, pb};
@@ -47,6 +48,13 @@ fn watch_request(create: pb::WatchCreateRequest) -> WatchRequest {
         progress_notify: create.progress_notify,
         fragment: create.fragment,
     }
+}
+
+/// Why a watch ends that its owner may not have, as etcd writes a refusal there: by gRPC's name of
+/// the code, too. Clients compare it to learn whether a new token would help.
+#[must_use]
+pub fn cancel_reason(refusal: &ProtocolError) -> String {
+    format!("rpc error: code = {:?} desc = {}", refusal.code, refusal.message)
 }
 
 impl Answerer {
