@@ -20,7 +20,7 @@ use std::time::Duration;
 use store::command::{Caller, Command};
 use store::range::Revision;
 use store::reply::Outcome;
-use store::{Accounts, Engine, Reader, StoreFailure};
+use store::{Accounts, Engine, MemberTable, Reader, StoreFailure};
 use tokio::sync::watch;
 
 /// The core answers by the deadline; a caller waits a little longer for that answer.
@@ -428,14 +428,16 @@ impl Shared {
         self.accounts.send_replace(accounts);
     }
 
-    /// Takes over from the consistent core whether this member votes.
+    /// Takes over from the consistent core whether this member votes. States from before it was
+    /// added do not name it, and leave it what it was added as.
     pub(crate) fn note_standing(&self) {
         let table = Reader::open(&self.engine, GroupId::CONSISTENT_CORE)
             .and_then(|reader| reader.member_table());
         // An engine that fails stops the node through the applier.
         if let Ok(Some(table)) = table {
-            let learner = table.learners.contains(&self.identity.node);
-            self.learner.store(learner, Ordering::Release);
+            if let Some(learner) = learns_in(&table, self.identity.node) {
+                self.learner.store(learner, Ordering::Release);
+            }
         }
     }
 
@@ -443,5 +445,29 @@ impl Shared {
     /// If the group is not one of this node's.
     pub(crate) fn progress_of(&self, group: GroupId) -> &Progress {
         self.progress.get(&group).expect("the group is one of this node's")
+    }
+}
+
+/// Whether `member` only receives the log, if the table names it.
+fn learns_in(table: &MemberTable, member: NodeId) -> Option<bool> {
+    let learns = table.learners.contains(&member);
+    (learns || table.voters.contains(&member)).then_some(learns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Trap: a learner that catches up passes states from before it was added.
+    #[test]
+    fn a_table_without_a_member_says_nothing_about_it() {
+        let table = MemberTable {
+            voters: [NodeId(1)].into(),
+            learners: [NodeId(2)].into(),
+            ..MemberTable::default()
+        };
+        assert_eq!(learns_in(&table, NodeId(1)), Some(false));
+        assert_eq!(learns_in(&table, NodeId(2)), Some(true));
+        assert_eq!(learns_in(&table, NodeId(3)), None);
     }
 }

@@ -37,6 +37,7 @@ use crate::update_queue::{QueueLimits, UpdateQueue};
 use crate::watch_streams::WatchStreams;
 use clocks::{ClockBound, GroupId, NodeId};
 use core_threads::{ApplierThread, Ending, LogThread, flush_engine};
+use first_start::Standing;
 use member_directory::ConsistentCoreDirectory;
 use replica::{
     Applier, ApplierEvent, CoreConfig, LogEvent, LogMachine, ReplicaLimits, ReplicationWindow,
@@ -139,9 +140,9 @@ impl NodeSeat {
     /// See [`Node::start`].
     pub fn start(mut self, config: &NodeConfig) -> Result<Node, String> {
         config.validate()?;
-        let identity =
+        let (identity, standing) =
             first_start::identify(config, self.ports.members.as_deref(), &mut self.directory)?;
-        Node::run(config, &identity, self)
+        Node::run(config, &identity, standing, self)
     }
 }
 
@@ -172,12 +173,14 @@ impl Node {
     fn run(
         config: &NodeConfig,
         identity: &DirectoryIdentity,
+        standing: Standing,
         NodeSeat { directory, listeners, ports }: NodeSeat,
     ) -> Result<Node, String> {
         let engine: Arc<dyn Engine> = Arc::new(
             LsmEngine::open(&directory.state(), config.engine).map_err(|e| e.to_string())?,
         );
         let shared = Arc::new(shared(config, identity, &listeners.addresses, Arc::clone(&engine)));
+        shared.learner.store(standing == Standing::Learner, std::sync::atomic::Ordering::Release);
         shared.note_standing();
         let handle = NodeHandle { shared: Arc::clone(&shared) };
         let ending = Ending::new(handle.clone());

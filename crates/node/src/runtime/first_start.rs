@@ -17,20 +17,40 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two rounds of questions.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// What a member takes itself for until its own state names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Voter,
+    /// It refuses what needs other members: a learner must not answer even once before it learns
+    /// that it is one.
+    Learner,
+}
+
+impl Standing {
+    /// Without asking anybody: whoever joined and stopped before it was told counts as a learner.
+    fn of(recorded: &DirectoryIdentity) -> Standing {
+        let has_joined = !recorded.known.is_empty() && recorded.founders().is_empty();
+        if has_joined { Standing::Learner } else { Standing::Voter }
+    }
+}
+
 /// Reads who this member is, or finds out and records it. Whatever else can refuse a first start
 /// comes before.
 pub(super) fn identify(
     config: &NodeConfig,
     tls: Option<&CertificateRotation>,
     directory: &mut DataDirectory,
-) -> Result<DirectoryIdentity, String> {
+) -> Result<(DirectoryIdentity, Standing), String> {
     if let Some(recorded) = directory.identity() {
-        return recall(config, recorded.clone(), directory);
+        let recalled = recall(config, recorded.clone(), directory)?;
+        let standing = Standing::of(&recalled);
+        return Ok((recalled, standing));
     }
     match config.cluster_state {
         ClusterState::Unsaid | ClusterState::New => {
             let cluster = &config.cluster;
-            directory.record(cluster.id, cluster.node, founders(config))
+            let identity = directory.record(cluster.id, cluster.node, founders(config))?;
+            Ok((identity, Standing::Voter))
         }
         ClusterState::Existing => join(config, tls, directory),
     }
@@ -74,7 +94,7 @@ fn join(
     config: &NodeConfig,
     tls: Option<&CertificateRotation>,
     directory: &mut DataDirectory,
-) -> Result<DirectoryIdentity, String> {
+) -> Result<(DirectoryIdentity, Standing), String> {
     let own = vec![config.own_peer_address().to_owned()];
     let others: Vec<&str> = config
         .cluster
@@ -99,9 +119,12 @@ fn join(
         Some(KnownMember { id: member.id, address, is_founder: false })
     };
     let known = answer.members.iter().filter_map(contact).collect();
-    let role = if member.is_learner { "a learner" } else { "a voter" };
+    let (standing, role) = match member.is_learner {
+        true => (Standing::Learner, "a learner"),
+        false => (Standing::Voter, "a voter"),
+    };
     tracing::info!("joining cluster {:x} as {role}, member {}", answer.cluster_id, member.id);
-    directory.record(answer.cluster_id, member.id, known)
+    Ok((directory.record(answer.cluster_id, member.id, known)?, standing))
 }
 
 /// Asks everybody until somebody knows this member.
@@ -151,6 +174,7 @@ fn already_started(member: &DiscoveredMember) -> String {
 mod tests {
     use super::*;
     use crate::Settings;
+    use clocks::NodeId;
     use std::path::Path;
 
     fn config(directory: &Path, lines: &str) -> NodeConfig {
@@ -159,7 +183,23 @@ mod tests {
     }
 
     fn identified(config: &NodeConfig) -> Result<DirectoryIdentity, String> {
-        identify(config, None, &mut DataDirectory::open(&config.data_dir)?)
+        let directory = &mut DataDirectory::open(&config.data_dir)?;
+        identify(config, None, directory).map(|(identity, _)| identity)
+    }
+
+    #[test]
+    fn whoever_joined_learns_until_its_state_says_otherwise() {
+        let known = |is_founder| KnownMember {
+            id: NodeId(1),
+            address: "10.0.0.1:2380".to_owned(),
+            is_founder,
+        };
+        let standing = |known| {
+            Standing::of(&DirectoryIdentity { cluster: 1, node: NodeId(1), directory: 1, known })
+        };
+        assert_eq!(standing(vec![known(false)]), Standing::Learner);
+        assert_eq!(standing(vec![known(true)]), Standing::Voter);
+        assert_eq!(standing(Vec::new()), Standing::Voter, "format 1 knew founders only");
     }
 
     const LIST: &str = "initial-cluster = 'n1=10.0.0.1:2380,n2=10.0.0.2:2380'\n";

@@ -79,6 +79,21 @@ fn members_are_changed_with_etcds_answers() {
 }
 
 #[test]
+fn who_joins_as_a_learner_refuses_until_the_table_names_it_a_voter() {
+    let core = FakeCore::start();
+    core.handle.shared.learner.store(true, std::sync::atomic::Ordering::Release);
+    core.handle.shared.note_standing();
+    assert!(core.handle.is_learner(), "there is no table of members yet");
+    block_on(async {
+        let found = Command::Membership(MembershipCommand::Found { founders: Vec::new() });
+        let (group, patience) = (clocks::GroupId::CONSISTENT_CORE, Duration::from_secs(5));
+        core.handle.write(group, found, patience).await.unwrap();
+    });
+    core.handle.shared.note_standing();
+    assert!(!core.handle.is_learner(), "whoever had registered is a voter");
+}
+
+#[test]
 fn a_learner_serves_its_status_and_serializable_ranges_and_nothing_else() {
     let core = FakeCore::start();
     core.handle.shared.learner.store(true, std::sync::atomic::Ordering::Release);
