@@ -10,6 +10,10 @@ etcdctl snapshot save
 etcdctl snapshot save saved --endpoints="$ALL"
 etcdctl snapshot nonsense
 quietly put s/later x >/dev/null
+# Each server's own tool reads its own file: the revision, and what the figures are called.
+if [ "$SERVER" = etcd ]; then status=("$ETCDUTL" snapshot status saved -w json); else status=("$SERVER_BINARY" snapshot status saved --json); fi
+echo '$ snapshot status'
+"${status[@]}" 2>&1 | sed -E 's/"(hash|totalKey|totalSize)":[0-9]+/"\1":<\1>/g; s/(<totalSize>),.*/\1}/'
 if [ "$SERVER" = etcd ]; then restore=("$ETCDUTL" snapshot restore); else restore=("$SERVER_BINARY" restore); fi
 "${restore[@]}" saved --data-dir restored-data --name restored \
     --initial-cluster "restored=http://$P4" --initial-advertise-peer-urls "http://$P4" \

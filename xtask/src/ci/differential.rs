@@ -19,7 +19,7 @@ use super::stock_etcd::{self, StockEtcd};
 use super::tally::Tally;
 
 /// One after the other, each by itself.
-const SCRIPTS: [&str; 11] = [
+const SCRIPTS: [&str; 13] = [
     "kv",
     "txn",
     "watch",
@@ -31,6 +31,8 @@ const SCRIPTS: [&str; 11] = [
     "members",
     "snapshot",
     "mirror",
+    "auth",
+    "check",
 ];
 
 /// How long one script may take.
