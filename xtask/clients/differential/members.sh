@@ -51,6 +51,11 @@ etcdctl member add n5 --learner --peer-urls="http://127.0.0.1:1"
 etcdctl move-leader "$n4"
 serve n4 --initial-cluster "$N1=http://$P1,$N2=http://$P2,$N3=http://$P3,n4=http://$P4" \
     --initial-cluster-state existing
+# etcd serves clients once its name is known to all, Quorate a moment earlier.
+for try in $(seq 100); do
+    quietly member list | grep -q 'started, n4' && break
+    sleep 0.1
+done
 etcdctl_in_any_order member list
 etcdctl get x --endpoints="$M4" --consistency=s
 # 3.4 calls this Unavailable, and its client tries a hundred times.
