@@ -34,6 +34,8 @@ s/^lease [0-9a-f]{16} /lease <id> /
 s/remaining\([0-9]+s\)/remaining(<time>)/
 s/"ttl":[0-9]+,"granted/"ttl":<time>,"granted/
 /^"TTL" : [0-9]+$/{N;s/.*\n"GrantedTTL"/"TTL" : <time>\n"GrantedTTL"/}
+# An id of fewer digits is padded.
+s/^Member +</Member </
 # The cluster's id.
 s/ cluster +[0-9a-f]{13,16}\b/ cluster <cluster>/
 # Snapshots.
