@@ -12,6 +12,8 @@ use crate::range::KeyRange;
 use crate::reply::AuthError;
 use crate::versioned_value::Stop;
 use bytes::Bytes;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 /// What a caller may do, at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -201,6 +203,13 @@ pub(crate) fn check_command(
     if !accounts.is_enabled() {
         return Ok(());
     }
+    // Many puts of a transaction under one lease: its keys are looked at once. Whether they may be
+    // written does not change within a command, and the first refusal ends the check.
+    let looked_at = RefCell::new(BTreeSet::new());
+    let lease_keys: LeaseKeys<'_> = &|lease| {
+        let is_new = looked_at.borrow_mut().insert(lease);
+        if is_new { lease_keys(lease) } else { Ok(Vec::new()) }
+    };
     match command {
         // Upkeep of the core, which no client can ask for.
         Command::OpenSession
@@ -231,5 +240,54 @@ impl AuthCommand {
             AuthCommand::UserRevokeRole { name, role } => name == ROOT && role == ROOT,
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::{Account, AuthRecord, Role, User};
+    use crate::command::{Permission, PermissionKind};
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    /// Ann may write the key a.
+    fn accounts() -> Accounts {
+        let record = AuthRecord { enabled: true, ..AuthRecord::default() };
+        let mut accounts = Accounts { record, ..Accounts::default() };
+        let user = User { since: 1, roles: vec!["some".to_owned()], ..User::default() };
+        let account = Account { user, ..Account::default() };
+        accounts.users.insert("ann".to_owned(), Arc::new(account));
+        let keys = KeyRange::Key(Bytes::from_static(b"a"));
+        let permissions = vec![Permission { kind: PermissionKind::ReadWrite, keys }];
+        accounts.roles.insert("some".to_owned(), Arc::new(Role { permissions }));
+        accounts
+    }
+
+    #[test]
+    fn the_keys_of_a_lease_are_looked_at_once_for_a_command() {
+        let put =
+            |lease| TxnOp::Put(Put { key: Bytes::from_static(b"a"), lease, ..Put::default() });
+        let nested = Txn { success: (0..64).map(|_| put(7)).collect(), ..Txn::default() };
+        let mut txn = Txn { failure: (0..63).map(|_| put(7)).collect(), ..Txn::default() };
+        txn.success.push(TxnOp::Txn(nested));
+        let ann = Caller::User { name: "ann".to_owned(), revision: 1 };
+        let (accounts, looks, attached) = (accounts(), Cell::new(0), Cell::new("a"));
+        let lease_keys = |lease: i64| {
+            looks.set(looks.get() + 1);
+            let key = if lease == 7 { attached.get() } else { "b" };
+            Ok::<_, StoreFailure>(vec![Bytes::from_static(key.as_bytes())])
+        };
+        let check = |txn: &Txn| {
+            let command = Command::Txn(txn.clone());
+            check_command(&accounts, Some(&ann), &command, &lease_keys).is_ok()
+        };
+        assert!(check(&txn));
+        assert_eq!(looks.get(), 1);
+        txn.success.push(put(8));
+        assert!(!check(&txn), "every lease is looked at");
+        txn.success.pop();
+        attached.set("b");
+        assert!(!check(&txn), "somebody else's");
     }
 }
