@@ -65,8 +65,11 @@ impl DataDirectory {
                 path.display()
             ));
         }
-        close_to_others(path)
-            .map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
+        // One that holds something else, and nothing of a member, was named by mistake.
+        if identity.is_some() || DataDirectory::refuse_if_not_empty(path).is_ok() {
+            close_to_others(path)
+                .map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
+        }
         Ok(DataDirectory { path: path.to_owned(), identity, _lock: lock })
     }
 
@@ -282,6 +285,16 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
         drop(DataDirectory::open(&path).expect("again"));
         assert_eq!(mode_of(&path), 0o700);
+        let open = |path: &Path| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("set");
+            drop(DataDirectory::open(path).expect("new"));
+            mode_of(path)
+        };
+        let other = root.path().join("etc");
+        std::fs::create_dir(&other).expect("made");
+        assert_eq!(open(&other), 0o700, "an empty one");
+        std::fs::write(other.join("passwd"), "").expect("written");
+        assert_eq!(open(&other), 0o755, "named by mistake");
     }
 
     #[test]
