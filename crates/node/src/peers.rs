@@ -398,7 +398,7 @@ async fn accept(
             let introduced = tokio::select! {
                 introduced = introduced(&network, &entrance, stream, from) => introduced,
                 () = stranger.sent_off() => {
-                    tracing::debug!(%from, "a silent caller on the peer port made room for another");
+                    tracing::debug!(%from, "a silent caller on the peer port made room");
                     None
                 }
             };

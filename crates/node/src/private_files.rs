@@ -1,5 +1,5 @@
-//! Private files: what the node keeps is for the user alone that it runs as, whatever the umask says
-//! (etcd: 0700 and 0600). There are secrets in it: values, hashes of passwords, keys.
+//! Private files: what the node keeps is for the user alone that it runs as, whatever the umask
+//! says (etcd: 0700 and 0600). There are secrets in it: values, hashes of passwords, keys.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::Error;

@@ -99,8 +99,8 @@ impl Passwords {
         }
     }
 
-    /// Does the work in its turn, unless its result is known before, or by then. Work that has begun
-    /// cannot be called off: it keeps its place and its turn to its end, whoever waits for it.
+    /// Does the work in its turn, unless its result is known before, or by then. Work that has
+    /// begun cannot be called off: it keeps its place and its turn to its end, whoever waits.
     async fn work<T: Send + 'static>(
         &self,
         known: impl Fn() -> bool,

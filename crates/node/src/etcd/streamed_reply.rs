@@ -2,9 +2,9 @@
 //!
 //! As gRPC's and Reactive Streams' flow control. Each part is read beside the calls of the runtime,
 //! and only once the one before it has left; so a stream costs a few parts of memory, whatever its
-//! length, and no thread while its client is slow. Invariants: whoever takes nothing for a while, or
-//! too little on the whole, is cut off, since what it reads from pins a snapshot of the engine; a
-//! reply that does not come to its end never looks as if it had, and says why.
+//! length, and no thread while its client is slow. Invariants: whoever takes nothing for a while,
+//! or too little on the whole, is cut off, since what it reads from pins a snapshot of the engine;
+//! a reply that does not come to its end never looks as if it had, and says why.
 
 use super::limits::{SLOW_READER_BYTES_PER_SECOND, STALLED_READER, STREAMED_PARTS};
 use super::refusal;

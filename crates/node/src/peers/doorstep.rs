@@ -1,7 +1,7 @@
 //! Doorstep: where callers are until they have introduced themselves.
 //!
-//! Invariant: no more than so many are on it. Whoever comes when it is full takes the place of the one
-//! who has been there longest, so that callers who say nothing keep no member out.
+//! Invariant: no more than so many are on it. Whoever comes when it is full takes the place of the
+//! one who has been there longest, so that callers who say nothing keep no member out.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
