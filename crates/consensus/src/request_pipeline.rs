@@ -183,7 +183,9 @@ impl Peer {
             Sending::Replicate => {
                 let first = self.window.front();
                 let overdue = first.is_some_and(|r| r.sent.is_overdue(now, round, patience));
-                let ask = overdue && now.since(self.checked) >= patience;
+                // One that is whole again has yet to say so of what it held before.
+                let ask =
+                    (overdue || self.vouched < self.matched) && now.since(self.checked) >= patience;
                 if ask {
                     self.checked = now;
                 }
@@ -219,6 +221,7 @@ impl Peer {
                 Sending::Snapshot(_) => ProgressState::Snapshot,
             },
             matched: self.matched,
+            vouched: self.vouched,
             next: self.next,
             inflight_messages: self.window.len(),
             inflight_bytes: self.window_bytes,

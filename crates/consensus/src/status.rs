@@ -22,6 +22,8 @@ pub struct PeerProgress {
     pub state: ProgressState,
     /// Everything up to here is durable there; the lag is the leader's last index less this.
     pub matched: LogIndex,
+    /// As `matched`, as far as it counts for quorums: not while the member is damaged.
+    pub vouched: LogIndex,
     /// The next entry to send.
     pub next: LogIndex,
     /// Appends on the way.

@@ -35,9 +35,12 @@ pub(crate) fn replay(
     let mut disk = WaitingDisk { disk, completions: VecDeque::new() };
     let founders = Membership::of_voters(config.initial_voters.iter().copied());
     let mut groups = Vec::new();
+    // Nobody can tell whether who joins was a member before, on a directory that is gone: like one
+    // that lost part of its log, it votes once it holds what may be in what is gone.
+    let damaged_if_new = damaged || founders.voters.is_empty();
     for &(group, _) in &config.groups {
         let membership = founders.clone();
-        let initial = HardState { membership, damaged, ..HardState::default() };
+        let initial = HardState { membership, damaged: damaged_if_new, ..HardState::default() };
         let mut recovery = Recovery::new(initial, raft_config(config, group).cache_bytes);
         if let Some(log) = logs.remove(&group) {
             replay_group(&mut recovery, wal, &mut disk, group, &log, damaged)

@@ -154,14 +154,17 @@ pub(crate) fn is_active(peer: &PeerProgress, now: Monotonic, silence_max: Durati
     now.since(peer.heard) <= silence_max
 }
 
-/// Whether the peer could vote without holding anybody up.
+/// Whether the peer could vote without holding anybody up. A damaged one could not, and who has
+/// just joined is taken for one.
 pub(crate) fn is_caught_up(peer: &PeerProgress, last: LogIndex) -> bool {
-    peer.state == ProgressState::Replicate && peer.matched + CAUGHT_UP_ENTRIES >= last
+    let held = peer.matched.min(peer.vouched);
+    peer.state == ProgressState::Replicate && held + CAUGHT_UP_ENTRIES >= last && held > 0
 }
 
 /// Whether the peer has enough of the log to be promoted.
 pub(crate) fn is_in_sync(peer: &PeerProgress, last: LogIndex) -> bool {
-    let (matched, last) = (u128::from(peer.matched) * 100, u128::from(last));
+    let held = peer.matched.min(peer.vouched);
+    let (matched, last) = (u128::from(held) * 100, u128::from(last));
     peer.state == ProgressState::Replicate && matched >= last * u128::from(IN_SYNC_PERCENT)
 }
 
@@ -229,6 +232,7 @@ mod tests {
             node: NodeId(2),
             state: ProgressState::Replicate,
             matched: 90,
+            vouched: u64::MAX,
             next: 91,
             inflight_messages: 0,
             inflight_bytes: 0,
@@ -236,6 +240,10 @@ mod tests {
         };
         assert!(is_in_sync(&peer, 100));
         assert!(!is_in_sync(&PeerProgress { matched: 89, ..peer }, 100));
+        assert!(!is_in_sync(&PeerProgress { vouched: 89, ..peer }, 100));
+        assert!(
+            is_caught_up(&peer, 100) && !is_caught_up(&PeerProgress { vouched: 0, ..peer }, 100)
+        );
         assert!(!is_in_sync(&PeerProgress { state: ProgressState::Snapshot, ..peer }, 100));
         assert!(is_in_sync(&PeerProgress { matched: u64::MAX, ..peer }, u64::MAX));
     }
