@@ -70,8 +70,16 @@ fn recall(
             recorded.node, settings.node
         ));
     }
-    if recorded.known.is_empty() && recorded.cluster == settings.id {
+    if recorded.known.is_empty() {
         // Format 1 left the founders to the settings.
+        if recorded.cluster != settings.id {
+            return Err(format!(
+                "the data directory {path} belongs to cluster {:x} and was made by a version that \
+                 left its founders to initial-cluster, which now tells of another cluster ({:x}): \
+                 start it with the initial-cluster that it was founded with",
+                recorded.cluster, settings.id
+            ));
+        }
         recorded.known = founders(config);
     }
     let founded_elsewhere = recorded.cluster != settings.id && !recorded.founders().is_empty();
@@ -229,6 +237,24 @@ mod tests {
         let second = config(root.path(), &format!("name = 'n2'\n{LIST}"));
         let sentence = identified(&second).expect_err("another's directory");
         assert!(sentence.contains(&format!("belongs to member {}", first.node)), "{sentence}");
+    }
+
+    #[test]
+    fn a_directory_that_left_its_founders_to_the_list_needs_that_list() {
+        let root = tempfile::tempdir().expect("a directory");
+        let founding = config(root.path(), &format!("name = 'n1'\n{LIST}"));
+        let (cluster, node) = (founding.cluster.id, founding.cluster.node);
+        let mut directory = DataDirectory::open(root.path()).expect("new");
+        directory.record(cluster, node, Vec::new()).expect("recorded");
+        drop(directory);
+        let found = identified(&founding).expect("the list that it was founded with");
+        assert_eq!(found.founders(), founding.cluster.founders());
+        let grown = "initial-cluster = 'n1=10.0.0.1:2380,n4=10.0.0.4:2380'";
+        for state in ["new", "existing"] {
+            let lines = format!("name = 'n1'\n{grown}\ninitial-cluster-state = '{state}'");
+            let sentence = identified(&config(root.path(), &lines)).expect_err("another list");
+            assert!(sentence.contains("that it was founded with"), "{sentence}");
+        }
     }
 
     #[test]
