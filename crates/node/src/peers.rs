@@ -29,6 +29,7 @@ use socket2::{SockRef, TcpKeepalive};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Error;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -88,6 +89,8 @@ struct Network {
     tls: Option<Arc<CertificateRotation>>,
     peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
     wanted: watch::Sender<BTreeSet<NodeId>>,
+    /// Whether whoever else was removed is told so: no group may need it any more.
+    tells_removed: AtomicBool,
     /// Moves on when the directory may say something else.
     news: watch::Sender<u64>,
     on_expelled: Box<dyn Fn(Expelled) + Send + Sync>,
@@ -131,8 +134,19 @@ impl PeerNetwork {
     ) -> PeerNetwork {
         let (peers, wanted, news) =
             (Mutex::default(), watch::Sender::default(), watch::Sender::default());
-        let shared =
-            Network { local, directory, log, meters, tls, peers, wanted, news, on_expelled };
+        let tells_removed = AtomicBool::new(false);
+        let shared = Network {
+            local,
+            directory,
+            log,
+            meters,
+            tls,
+            peers,
+            wanted,
+            tells_removed,
+            news,
+            on_expelled,
+        };
         PeerNetwork { shared: Arc::new(shared) }
     }
 
@@ -166,6 +180,12 @@ impl PeerNetwork {
         }
         drop(peers);
         self.shared.wanted.send_replace(members);
+    }
+
+    /// Whether callers that were removed, and that are not to be connected to, may be told so. Until
+    /// this is said they may not.
+    pub(crate) fn tell_removed(&self, may: bool) {
+        self.shared.tells_removed.store(may, Ordering::Release);
     }
 
     /// The directory may say something else now.

@@ -154,8 +154,13 @@ pub enum LogEffect {
         /// The leader, itself included.
         leader: Option<NodeId>,
     },
-    /// The members, or what is known of them, changed: connect to exactly these.
-    Peers(Vec<NodeId>),
+    /// The members, or what is known of them, changed.
+    Peers {
+        /// Connect to exactly these.
+        members: Vec<NodeId>,
+        /// No group needs anybody else: who was removed may be told so.
+        settled: bool,
+    },
     /// The node must stop; the sentence says why and what to do.
     Fatal(String),
 }

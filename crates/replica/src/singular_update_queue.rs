@@ -67,8 +67,8 @@ pub struct LogMachine {
     peers: BTreeSet<NodeId>,
     /// Members whose connection closed and is not up again.
     absent: BTreeSet<NodeId>,
-    /// Whether the host knows of exactly these.
-    peers_told: bool,
+    /// Whether the host was told that nobody else is needed; `None`: it is to be told anew.
+    peers_told: Option<bool>,
     reconciler: MembershipReconciler,
     /// Groups whose voters do not agree on their state.
     corrupt: BTreeSet<GroupId>,
@@ -119,7 +119,7 @@ impl LogMachine {
             next_condition: now,
             peers: BTreeSet::new(),
             absent: BTreeSet::new(),
-            peers_told: false,
+            peers_told: None,
             reconciler: MembershipReconciler {
                 table: applied.member_table.clone(),
                 ..MembershipReconciler::default()

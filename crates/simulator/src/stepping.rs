@@ -181,7 +181,7 @@ impl World {
                     self.check(checked);
                 }
             }
-            LogEffect::Peers(_) => {}
+            LogEffect::Peers { .. } => {}
             LogEffect::Fatal(sentence) => self.on_fatal(slot, &sentence),
         }
     }

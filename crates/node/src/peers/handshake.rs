@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use clocks::NodeId;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wire::peer::{
@@ -142,7 +143,8 @@ fn check_caller(network: &Network, hello: &Hello) -> Result<Arc<Peer>, Refusal> 
     let own = network.local.id;
     let Some(peer) = network.peer(hello.sender) else {
         // One that was removed is listened to for as long as a group still needs it.
-        if network.directory.is_removed(hello.sender) {
+        let settled = network.tells_removed.load(Ordering::Acquire);
+        if settled && network.directory.is_removed(hello.sender) {
             let text = format!("member {} was removed from the cluster", hello.sender);
             return Err(Refusal { reason: RefusalReason::Removed, text });
         }

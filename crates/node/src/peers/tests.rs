@@ -382,6 +382,9 @@ fn a_removed_member_is_told_so_whoever_should_call() {
         let (keeper, leaver) = if gone == FIRST { (&second, &first) } else { (&first, &second) };
         // As the log machine does once the removal is in force.
         keeper.network.connect_to([knows_better]);
+        let early = leaver.expelled.recv_timeout(Duration::from_millis(300));
+        assert!(early.is_err(), "a group may need it still: {early:?}");
+        keeper.network.tell_removed(true);
         let expelled = leaver.expelled.recv_timeout(PATIENCE).expect("it has to stop");
         assert_eq!(expelled, Expelled::Removed { by: knows_better });
     }

@@ -208,7 +208,10 @@ impl LogThread {
                 }
                 tracing::info!(%group, ?role, %term, leader = format!("{leader:x}"), "role");
             }
-            LogEffect::Peers(members) => self.network.connect_to(members),
+            LogEffect::Peers { members, settled } => {
+                self.network.connect_to(members);
+                self.network.tell_removed(settled);
+            }
             LogEffect::Fatal(sentence) => self.ending.fail(sentence),
         }
     }

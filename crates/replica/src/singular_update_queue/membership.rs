@@ -247,7 +247,14 @@ impl LogMachine {
         let change = next_step(table, raft.membership(), caught_up);
         let unchanged = change.voters == raft.membership().voters
             && change.learners == raft.membership().learners;
-        if unchanged || !self.knows_table(group) {
+        if unchanged {
+            return;
+        }
+        if !self.knows_table(group) {
+            // Out of the consistent core it never will; but who was removed stays removed.
+            if group != CORE && self.reconciler.is_removed(self.config.node) {
+                self.resign(group, now);
+            }
             return;
         }
         if !change.voters.contains(&self.config.node) && self.resign_first(group, now) {
@@ -301,9 +308,10 @@ impl LogMachine {
     /// Hands the group over to a voter that stays, once per term.
     fn resign_first(&mut self, group: GroupId, now: Monotonic) -> bool {
         let term = self.log(group).raft.term();
-        if self.reconciler.resigning.insert(group, term) == Some(term) {
-            return false;
-        }
+        self.reconciler.resigning.insert(group, term) != Some(term) && self.resign(group, now)
+    }
+
+    fn resign(&mut self, group: GroupId, now: Monotonic) -> bool {
         let stays = |node: NodeId| {
             self.reconciler.table.as_ref().is_some_and(|table| table.voters.contains(&node))
         };
@@ -356,12 +364,17 @@ fn is_leader(log: &GroupLog) -> bool {
     log.raft.role() == Role::Leader
 }
 
+fn shows_all_members(log: &GroupLog) -> bool {
+    let membership = log.raft.membership();
+    log.raft.membership_is_committed() && !membership.is_joint() && !membership.voters.is_empty()
+}
+
 /// Answers.
 impl LogMachine {
     pub(super) fn on_member_table(&mut self, table: MemberTable) {
         self.reconciler.table = Some(table);
         // Addresses may have changed.
-        self.peers_told = false;
+        self.peers_told = None;
         self.connect_peers();
     }
 
@@ -390,7 +403,7 @@ impl LogMachine {
     pub(super) fn check_membership(&mut self, now: Monotonic) {
         self.check_adoptions(now);
         self.check_hand_overs(now);
-        if !self.peers_told {
+        if self.peers_told != Some(true) {
             self.connect_peers();
         }
         let us = self.config.node;
@@ -518,32 +531,39 @@ impl LogMachine {
 
     /// Connects to the members of every group, those that a group may yet fall back to included.
     pub(super) fn connect_peers(&mut self) {
-        let mut peers = BTreeSet::new();
-        let mut settled = true;
-        for log in self.groups.values() {
-            peers.extend(log.raft.membership().members());
-            settled &= log.raft.membership_is_committed();
-        }
-        if peers.is_empty() {
+        let groups = self.groups.values();
+        let mut peers: BTreeSet<NodeId> =
+            groups.flat_map(|log| log.raft.membership().members()).collect();
+        if self.groups.values().any(|log| log.raft.membership().voters.is_empty()) {
             peers.extend(&self.config.contacts);
         }
+        let settled = self.knows_all_members();
         if !settled {
             peers.extend(&self.peers);
         }
         peers.remove(&self.config.node);
-        if peers != self.peers || (settled && !self.peers_told) {
-            self.effects.push_back(LogEffect::Peers(peers.iter().copied().collect()));
+        if peers != self.peers || self.peers_told != Some(settled) {
+            let members = peers.iter().copied().collect();
+            self.effects.push_back(LogEffect::Peers { members, settled });
             let us = self.config.node;
             self.short_of_space.retain(|member| *member == us || peers.contains(member));
             self.absent.retain(|member| peers.contains(member));
             self.peers = peers;
         }
-        self.peers_told = settled;
+        self.peers_told = Some(settled);
     }
 
-    /// A removed member calls: nobody listens, and it is told why.
+    /// Whether no group needs anybody but the members that it shows here. One whose members are not
+    /// known yet may need anybody.
+    fn knows_all_members(&self) -> bool {
+        self.groups.values().all(shows_all_members)
+    }
+
+    /// A removed member calls that no group needs: nobody listens, and it is told why.
     pub(super) fn turn_away(&mut self, from: NodeId) -> bool {
-        let removed = self.reconciler.is_removed(from) && !self.peers.contains(&from);
+        let removed = self.reconciler.is_removed(from)
+            && !self.peers.contains(&from)
+            && self.knows_all_members();
         if removed {
             self.effects.push_back(LogEffect::Send { to: from, message: PeerMessage::Removed });
         }

@@ -74,6 +74,8 @@ pub(crate) struct Cluster {
     network: VecDeque<(NodeId, NodeId, PeerMessage)>,
     /// Pairs, in either order, between which nothing arrives.
     pub(crate) cut: Vec<(NodeId, NodeId)>,
+    /// Members to which nothing of a group arrives.
+    pub(crate) deaf: Vec<(NodeId, GroupId)>,
     /// What was sent since it was last taken: sender, receiver, kind.
     pub(crate) sent: Vec<(NodeId, NodeId, String)>,
     pub(crate) now: Monotonic,
@@ -154,9 +156,9 @@ impl Cluster {
             (node, TestNode::start(&config, MemoryDisk::default(), Arc::default(), now))
         };
         let nodes = (1..=size).map(start).collect();
-        let (network, cut, sent) = (VecDeque::new(), Vec::new(), Vec::new());
+        let (network, cut, deaf, sent) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
         let (fatal, answered) = (BTreeMap::new(), BTreeMap::new());
-        Cluster { nodes, network, cut, sent, now, answered, fatal, next_request: 1, limits }
+        Cluster { nodes, network, cut, deaf, sent, now, answered, fatal, next_request: 1, limits }
     }
 
     /// Lets time pass, a millisecond at a time; everything sent arrives within it.
@@ -182,11 +184,27 @@ impl Cluster {
                 if self.cut.iter().any(|&(a, b)| (a, b) == (from, to) || (b, a) == (from, to)) {
                     continue;
                 }
+                let Some(message) = self.heard(to, message) else { continue };
                 let (now, node) = (self.now, self.nodes.get_mut(&to));
                 let Some(node) = node else { continue };
                 node.log.handle(LogEvent::Peer { from, message }, now, &mut node.disk);
             }
         }
+    }
+
+    /// What of a message concerns groups that its receiver hears of.
+    fn heard(&self, to: NodeId, mut message: PeerMessage) -> Option<PeerMessage> {
+        let hears = |group: GroupId| !self.deaf.contains(&(to, group));
+        match &mut message {
+            PeerMessage::Consensus(message) => hears(message.group),
+            PeerMessage::ReadIndexReply { group, .. } => hears(*group),
+            PeerMessage::Heartbeats(heartbeats) => {
+                heartbeats.beats.retain(|beat| hears(beat.group));
+                !heartbeats.beats.is_empty()
+            }
+            _ => true,
+        }
+        .then_some(message)
     }
 
     /// One round of one node's machines; tells whether anything happened.
@@ -211,7 +229,7 @@ impl Cluster {
                 LogEffect::Reply { request, result } => {
                     node.replies.insert(request, result);
                 }
-                LogEffect::RoleChanged { .. } | LogEffect::Peers(_) => {}
+                LogEffect::RoleChanged { .. } | LogEffect::Peers { .. } => {}
                 LogEffect::Fatal(why) => fatal = Some(why),
             }
         }

@@ -4,6 +4,7 @@ use crate::cluster::{Cluster, address};
 use clocks::{GroupId, NodeId};
 use replica::{Ask, LogEvent, Reply, RequestError};
 use std::collections::BTreeSet;
+use store::MemberTable;
 use store::command::{Command, ListedMember, MembershipCommand, MembershipRefusal};
 use store::reply::StoreError;
 
@@ -327,21 +328,110 @@ fn a_change_asked_for_in_a_minority_does_not_happen_until_it_heals() {
 #[test]
 fn a_leader_of_one_group_that_is_behind_in_the_other_never_goes_back_to_an_older_table() {
     let mut cluster = running(3);
-    cluster.change(NodeId(1), add(4)).unwrap();
-    cluster.join(NodeId(4));
-    cluster.run(3_000);
-    for _ in 0..6 {
-        let leader = cluster.leader();
-        let stopped = cluster.stop(leader);
-        cluster.run(3_000);
-        if leader == NodeId(4) {
-            cluster.rejoin(leader, stopped);
-        } else {
-            cluster.restart(leader, stopped.disk, stopped.engine, 3);
-        }
-        cluster.run(1_000);
-        assert_voters(&cluster, &[1, 2, 3, 4]);
+    cluster.change(NodeId(1), add_learner(4)).unwrap();
+    cluster.run(1_000);
+    let leader = cluster.leader();
+    let behind = follower(&cluster);
+    let other = *cluster.nodes.keys().find(|id| **id != leader && **id != behind).unwrap();
+    // It knows of the first learner, and nothing that the consistent core decides from here on.
+    cluster.deaf = vec![(behind, CORE)];
+    cluster.change(leader, remove(NodeId(4))).unwrap();
+    cluster.change(leader, add_learner(5)).unwrap();
+    // Of the consistent core it cannot become the leader; of the keys it does.
+    let _ = cluster.answer(leader, Ask::TransferLeadership { to: Some(behind) });
+    assert_eq!(cluster.leader(), behind);
+    for _ in 0..30 {
+        cluster.run(100);
+        assert_eq!(cluster.memberships(other)[1].learners, nodes(&[5]));
     }
+    assert_eq!(cluster.leader(), behind);
+    cluster.deaf.clear();
+    cluster.run(3_000);
+    assert_eq!(cluster.memberships(behind), cluster.memberships(other));
+    assert_eq!(cluster.memberships(other)[1].learners, nodes(&[5]));
+}
+
+#[test]
+fn a_removed_member_that_hears_no_more_of_the_consistent_core_leads_nothing() {
+    let mut cluster = running(3);
+    let first = cluster.leader();
+    let gone = follower(&cluster);
+    cluster.answer(first, Ask::TransferLeadership { to: Some(gone) }).unwrap();
+    // The last that it hears of the consistent core is that it was removed.
+    cluster.deaf = vec![(gone, CORE)];
+    cluster.run(3_000);
+    assert_eq!(cluster.leader(), gone, "it still leads the keys");
+    assert_ne!(core_leader(&cluster), gone);
+    let others: BTreeSet<NodeId> = cluster.nodes.keys().copied().filter(|id| *id != gone).collect();
+    let table = MemberTable {
+        voters: others.clone(),
+        removed: BTreeSet::from([gone]),
+        ..MemberTable::default()
+    };
+    let now = cluster.now;
+    let node = cluster.nodes.get_mut(&gone).unwrap();
+    node.log.handle(LogEvent::MemberTable(table), now, &mut node.disk);
+    cluster.run(3_000);
+    assert!(others.contains(&cluster.leader()), "n{} leads", cluster.leader());
+    assert!(cluster.fatal.is_empty(), "the keys have it as a voter still: {:?}", cluster.fatal);
+}
+
+/// Voters a, b and c: what a and c acknowledged is lost to b and to an emptied c, and they are the
+/// majority.
+#[test]
+fn who_joins_on_an_empty_directory_votes_away_nothing_that_it_may_have_held() {
+    let mut cluster = running(2);
+    cluster.change(NodeId(1), add(3)).unwrap();
+    cluster.join(NodeId(3));
+    cluster.run(3_000);
+    assert_voters(&cluster, &[1, 2, 3]);
+    let leader = cluster.leader();
+    if leader != NodeId(1) {
+        cluster.answer(leader, Ask::TransferLeadership { to: Some(NodeId(1)) }).unwrap();
+    }
+    cluster.cut = vec![(NodeId(1), NodeId(2)), (NodeId(2), NodeId(3))];
+    cluster.put(NodeId(1), "key", "acknowledged").unwrap();
+    let holder = cluster.stop(NodeId(1));
+    cluster.stop(NodeId(3));
+    cluster.cut.clear();
+    cluster.join(NodeId(3));
+    cluster.run(5_000);
+    for group in cluster.nodes[&NodeId(2)].log.status().groups {
+        assert_eq!(group.leader, None, "the one that holds everything is not there");
+    }
+    cluster.restart(NodeId(1), holder.disk, holder.engine, 2);
+    cluster.run(5_000);
+    assert_eq!(cluster.get(NodeId(2), "key").as_deref(), Some("acknowledged"));
+    // By now it holds all that it may have held before, so it votes.
+    cluster.stop(NodeId(1));
+    cluster.run(5_000);
+    assert_eq!(cluster.get(NodeId(3), "key").as_deref(), Some("acknowledged"));
+}
+
+#[test]
+fn a_removed_member_is_not_told_so_by_one_that_knows_nothing_of_a_group() {
+    let mut cluster = running(3);
+    let gone = NodeId(3);
+    cluster.change(NodeId(1), add(4)).unwrap();
+    cluster.deaf = vec![(NodeId(4), GroupId::KEYSPACE)];
+    cluster.join(NodeId(4));
+    cluster.run(2_000);
+    // Only the new member, to which the keys may as well need it, could tell it.
+    cluster.cut = vec![(gone, NodeId(1)), (gone, NodeId(2))];
+    cluster.change(NodeId(1), remove(gone)).unwrap();
+    cluster.run(5_000);
+    let told = |cluster: &Cluster| cluster.sent.contains(&(NodeId(4), gone, "removed".into()));
+    assert!(cluster.memberships(NodeId(4))[0].voters == nodes(&[1, 2, 4]));
+    assert!(!told(&cluster) && cluster.nodes.contains_key(&gone), "{:?}", cluster.fatal);
+    // Nor after a restart, when whom it was connected to is forgotten.
+    let stopped = cluster.stop(NodeId(4));
+    cluster.rejoin(NodeId(4), stopped);
+    cluster.run(5_000);
+    assert!(!told(&cluster) && cluster.nodes.contains_key(&gone), "{:?}", cluster.fatal);
+    cluster.deaf.clear();
+    cluster.run(5_000);
+    assert!(told(&cluster) && cluster.fatal.contains_key(&gone), "{:?}", cluster.fatal);
+    assert_voters(&cluster, &[1, 2, 4]);
 }
 
 #[test]
@@ -368,9 +458,16 @@ fn leadership_of_every_group_is_handed_over() {
 #[test]
 fn a_member_told_by_a_peer_that_it_was_removed_stops() {
     let mut cluster = running(3);
-    let (now, id) = (cluster.now, NodeId(3));
-    let node = cluster.nodes.get_mut(&id).unwrap();
+    let gone = follower(&cluster);
+    let others: Vec<NodeId> = cluster.nodes.keys().copied().filter(|id| *id != gone).collect();
+    cluster.cut = others.iter().map(|other| (gone, *other)).collect();
+    cluster.change(others[0], remove(gone)).unwrap();
+    cluster.run(1_000);
+    // Of itself it does not know.
+    let now = cluster.now;
+    let node = cluster.nodes.get_mut(&gone).unwrap();
+    assert_eq!(node.log.status().groups[0].membership.voters, nodes(&[1, 2, 3]));
     node.log.handle(LogEvent::Removed, now, &mut node.disk);
     cluster.settle();
-    assert!(cluster.fatal[&id].contains("add it as a new member"));
+    assert!(cluster.fatal[&gone].contains("add it as a new member"));
 }
