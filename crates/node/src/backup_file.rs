@@ -133,10 +133,11 @@ impl BackupWriter {
         cluster: u64,
         member: NodeId,
     ) -> Result<BackupWriter, StoreFailure> {
-        let core = store::Reader::open(engine, GroupId::CONSISTENT_CORE)?;
         let limits = StoreLimits::default();
         let group = GroupId::KEYSPACE;
         let snapshot = SnapshotReader::open(engine, group, MachineKind::Keyspace, limits)?;
+        // Later than the keyspace: the level never falls, so nothing in there needs a higher one.
+        let core = store::Reader::open(engine, GroupId::CONSISTENT_CORE)?;
         let described = |member: Member| {
             let address = member.peer_addresses.into_iter().next().unwrap_or_default();
             (member.name, address)

@@ -5,6 +5,7 @@
 //! identity   whose it is (`directory_identity`)
 //! log-made   empty; from the moment when the log exists, and before anything is promised
 //! unfinished work in several steps is under way: no node starts (`unfinished`)
+//! forced     empty; force-new-cluster has had its effect, and is not wanted again
 //! removed    empty; the member is none any more
 //! log/       the write-ahead log
 //! state/     the storage engine
@@ -16,6 +17,7 @@
 mod unfinished;
 
 pub(crate) use unfinished::Unfinished;
+use unfinished::read_mark;
 
 use crate::directory_identity::{DirectoryIdentity, KnownMember};
 use crate::private_files::{FILE_MODE, close_to_others, create_directory, create_file};
@@ -53,7 +55,10 @@ impl DataDirectory {
         let identity = match std::fs::read_to_string(&place) {
             Ok(text) => Some(DirectoryIdentity::parse(&text, path)?),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                refuse_leftovers(path)?;
+                // A restore that was interrupted has its own sentence (`check_finished`).
+                if read_mark(path)?.is_none() {
+                    refuse_leftovers(path)?;
+                }
                 None
             }
             Err(error) => return Err(format!("cannot read {}: {error}", place.display())),
@@ -97,15 +102,7 @@ impl DataDirectory {
         let drawn = random_bytes().map_err(|error| format!("cannot read /dev/urandom: {error}"))?;
         let directory = u128::from_be_bytes(drawn).max(1);
         let identity = DirectoryIdentity { cluster, node, directory, known };
-        let unfinished = self.path.join("identity.new");
-        let write = || {
-            let mut file = create_file(&unfinished)?;
-            file.write_all(identity.render().as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&unfinished, self.path.join("identity"))?;
-            File::open(&self.path)?.sync_all()
-        };
-        write().map_err(|error| format!("cannot write {}: {error}", unfinished.display()))?;
+        replace_durably(&self.path, "identity", &identity.render())?;
         self.identity = Some(identity.clone());
         Ok(identity)
     }
@@ -158,6 +155,19 @@ impl DataDirectory {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// A file with this text, durably, and never with a part of it.
+fn replace_durably(path: &Path, name: &str, text: &str) -> Result<(), String> {
+    let unfinished = path.join(format!("{name}.new"));
+    let write = || {
+        let mut file = create_file(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, path.join(name))?;
+        File::open(path)?.sync_all()
+    };
+    write().map_err(|error| format!("cannot write {}: {error}", unfinished.display()))
 }
 
 /// An empty file, durably.

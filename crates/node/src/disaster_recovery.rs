@@ -17,6 +17,7 @@ use crate::log_disk::{LogDisk, OnCompletion};
 use crate::log_structured_merge_tree::{EngineLimits, LsmEngine};
 use crate::meters::Meters;
 use clocks::{GroupId, NodeId};
+use replica::{LogContents, check_whole_log};
 use ring::hmac;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use store::command::TokenSecret;
 use store::range::Revision;
 use store::{
     Engine, MachineKind, Reader, Refounding, SnapshotWrite, StateMachine, StoreFailure,
-    StoreLimits, erase_group,
+    StoreLimits, refound_core,
 };
 
 /// What a restore or a forced new cluster made.
@@ -89,6 +90,7 @@ pub fn restore(
         assert!(installed, "the last chunk installs a snapshot");
         let secret = token_secret(machine.accounts().secret(), digest, cluster.id);
         machine.refound(refounding, secret).map_err(sentence)?;
+        refound_core(&*engine, description.feature_level).map_err(sentence)?;
     }
     directory.record(cluster.id, cluster.node, founders(&cluster))?;
     directory.finish()?;
@@ -96,7 +98,9 @@ pub fn restore(
 }
 
 /// Makes a cluster of its own of the member whose directory this is: its state, with everything
-/// that its log holds, under ids that never were. `None` if it is alone already.
+/// that its log holds, under ids that never were. `None` if it is alone already, or if that was done at an earlier start
+/// and every one since asked for it again: an option that is left in the settings forks no cluster
+/// that has grown meanwhile.
 ///
 /// What was acknowledged and is in this member's log is kept; what only the lost members had is
 /// lost with them.
@@ -107,31 +111,50 @@ pub(crate) fn force_new_cluster(
     directory: &mut DataDirectory,
     own_address: &str,
 ) -> Result<Option<Refounded>, String> {
+    let interrupted = match directory.unfinished()? {
+        None => false,
+        Some(Unfinished::ForceNewCluster) => true,
+        Some(Unfinished::Restore) => return directory.check_finished().map(|()| None),
+    };
     let Some(old) = directory.identity().cloned() else {
         return Err(format!(
             "force-new-cluster needs the data directory of a member, and {} is new",
             directory.path().display()
         ));
     };
-    let interrupted = directory.unfinished() == Some(Unfinished::ForceNewCluster);
+    if directory.was_forced() && !interrupted {
+        tracing::warn!(
+            "force-new-cluster has had its effect at an earlier start, and is ignored: it must not \
+             stay in the settings; to force once more, start without it before"
+        );
+        return Ok(None);
+    }
     let revision = {
         let engine = engine(directory)?;
+        // Whatever may fail comes before the mark: a member whose log cannot be read stays what it
+        // is. A log that was put aside already holds nothing.
+        directory.check_log()?;
+        let logged = check_log(directory, &engine, interrupted)?;
         let reader = Reader::open(&engine, GroupId::KEYSPACE).map_err(sentence)?;
         let core = Reader::open(&engine, GroupId::CONSISTENT_CORE).map_err(sentence)?;
         // Whoever registers has the state flushed.
         let is_alone = old.founders().len() == 1
             && reader.membership().map_err(sentence)?.is_none()
-            && core.members().map_err(sentence)?.len() <= 1;
+            && core.members().map_err(sentence)?.len() <= 1
+            && logged.members.iter().all(|member| *member == old.node);
         if is_alone && !interrupted {
+            tracing::info!("force-new-cluster: this member is alone in its cluster already");
+            // It may have company when it is started with these settings again.
+            directory.force_is_done()?;
             return Ok(None);
         }
+        let level = core.feature_level().max(logged.feature_level);
         drop((reader, core));
-        directory.check_log()?;
         directory.begin(Unfinished::ForceNewCluster)?;
         let mut machine = keyspace(&engine)?;
         apply_log(directory, &mut machine)?;
         machine.refound(Refounding::default(), TokenSecret(drawn()?)).map_err(sentence)?;
-        erase_group(&*engine, GroupId::CONSISTENT_CORE).map_err(sentence)?;
+        refound_core(&*engine, level).map_err(sentence)?;
         machine.revision()
     };
     directory.discard_log()?;
@@ -140,6 +163,7 @@ pub(crate) fn force_new_cluster(
     let address = own_address.to_owned();
     let known = vec![KnownMember { id: member, address, is_founder: true }];
     directory.become_another(cluster, member, known)?;
+    directory.force_is_done()?;
     directory.finish()?;
     let (old_cluster, old_member) = (old.cluster, old.node);
     tracing::warn!(
@@ -172,17 +196,68 @@ fn keyspace(engine: &Arc<dyn Engine>) -> Result<StateMachine, String> {
     StateMachine::open(Arc::clone(engine), group, kind, StoreLimits::default()).map_err(sentence)
 }
 
-/// Applies what the log holds beyond the state. A log that was put aside already holds nothing.
+/// The groups of a member that hold anything; the keyspace is the one that is kept.
+const GROUPS: [(GroupId, MachineKind); 2] = [
+    (GroupId::KEYSPACE, MachineKind::Keyspace),
+    (GroupId::CONSISTENT_CORE, MachineKind::ClusterMetadata),
+];
+
+/// Makes sure that what the log holds beyond the state can be applied, and says what that is.
+fn check_log(
+    directory: &DataDirectory,
+    engine: &Arc<dyn Engine>,
+    interrupted: bool,
+) -> Result<LogContents, String> {
+    let mut contents = LogContents::default();
+    let Some(mut disk) = open_log(directory)? else { return Ok(contents) };
+    // Of the consistent core nothing is left once the work is under way.
+    let groups = if interrupted { &GROUPS[..1] } else { &GROUPS[..] };
+    for &(group, kind) in groups {
+        let limits = StoreLimits::default();
+        let machine = StateMachine::open(Arc::clone(engine), group, kind, limits);
+        let applied = machine.map_err(sentence)?.applied();
+        let found = match check_whole_log(group, &mut disk, applied) {
+            Ok(found) => found,
+            Err(why) if group == GroupId::KEYSPACE => {
+                return Err(format!(
+                    "no new cluster is made of {}, and nothing was changed, because of its log: \
+                     {why}; if a start without --force-new-cluster goes on with what comes before \
+                     that, try again afterwards, and otherwise restore a backup",
+                    directory.path().display()
+                ));
+            }
+            // Of this one nothing is kept.
+            Err(_) => LogContents::default(),
+        };
+        contents.was_damaged |= found.was_damaged;
+        contents.feature_level = contents.feature_level.max(found.feature_level);
+        contents.members.extend(found.members);
+    }
+    if contents.was_damaged {
+        tracing::warn!(
+            "force-new-cluster: the log was damaged at an earlier start; what this member had \
+             acknowledged and lost then is not in the new cluster"
+        );
+    }
+    Ok(contents)
+}
+
+/// Applies what the log holds beyond the state.
 fn apply_log(directory: &DataDirectory, machine: &mut StateMachine) -> Result<(), String> {
+    let Some(mut disk) = open_log(directory)? else { return Ok(()) };
+    replica::apply_whole_log(GroupId::KEYSPACE, &mut disk, machine)
+}
+
+/// The log, unless it was put aside already.
+fn open_log(directory: &DataDirectory) -> Result<Option<LogDisk>, String> {
     if !directory.log().exists() {
-        return Ok(());
+        return Ok(None);
     }
     let ignored: OnCompletion = Arc::new(|_| {});
     let meters = Arc::new(Meters::default());
     let sync = crate::SyncForm::Real;
-    let mut disk = LogDisk::open(&directory.log(), sync, &meters, &ignored)
-        .map_err(|error| format!("cannot read the log: {error:?}"))?;
-    replica::apply_whole_log(GroupId::KEYSPACE, &mut disk, machine)
+    let disk = LogDisk::open(&directory.log(), sync, &meters, &ignored);
+    disk.map(Some).map_err(|error| format!("cannot read the log: {error:?}"))
 }
 
 fn founders(cluster: &ClusterIdentity) -> Vec<KnownMember> {
@@ -195,16 +270,4 @@ fn sentence(failure: StoreFailure) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn restored_members_agree_on_a_secret_of_their_own() {
-        let old = TokenSecret([7; 32]);
-        let new = token_secret(&old, "digest", 1);
-        assert_eq!(new, token_secret(&old, "digest", 1));
-        assert!(new != old && new != token_secret(&old, "digest", 2));
-        assert!(new != token_secret(&old, "another", 1));
-        assert!(new != token_secret(&TokenSecret([8; 32]), "digest", 1));
-    }
-}
+mod tests;

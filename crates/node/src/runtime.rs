@@ -118,10 +118,10 @@ impl NodeSeat {
         let mut directory = DataDirectory::open(&config.data_dir)?;
         // Whatever may refuse the start comes before a new cluster is forced.
         let (ports, listeners) = (TlsPorts::load(config)?, Listeners::bind(config)?);
-        if config.force_new_cluster
-            && force_new_cluster(&mut directory, config.own_peer_address())?.is_none()
-        {
-            tracing::info!("force-new-cluster: this member is alone in its cluster already");
+        if config.force_new_cluster {
+            force_new_cluster(&mut directory, config.own_peer_address())?;
+        } else {
+            directory.force_is_not_wanted()?;
         }
         directory.check_finished()?;
         directory.check_log()?;

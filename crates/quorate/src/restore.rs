@@ -32,5 +32,9 @@ pub(crate) fn run(options: RestoreOptions) -> Result<(), Failure> {
     if config.cluster.members.len() > 1 {
         crate::say("restore every other member from the same file in the same way, then start all");
     }
+    crate::say(
+        "the same file restored in the same way again is the same cluster: while members of this \
+         one may run, give another --initial-cluster-token",
+    );
     Ok(())
 }

@@ -25,7 +25,7 @@ pub use applier::Applier;
 pub use config::{AppliedState, CoreConfig, ReplicationWindow};
 pub use event::{ApplierEffect, ApplierEvent, LogEffect, LogEvent};
 pub use limits::{COMMAND_BYTES, ReplicaLimits};
-pub use log_replay::apply_whole_log;
+pub use log_replay::{LogContents, apply_whole_log, check_whole_log};
 pub use request::{Ask, GroupStatus, NodeStatus, Reply, Request, RequestError, RequestId};
 pub use single_socket_channel::PeerMessage;
 pub use singular_update_queue::LogMachine;

@@ -8,10 +8,11 @@ use crate::applier::to_apply;
 use crate::group_log::raft_config;
 use crate::persistence::{self, Undecodable};
 use bytes::Bytes;
-use clocks::GroupId;
-use consensus::{Applied, HardState, Membership, Recovered, Recovery};
-use std::collections::{BTreeMap, VecDeque};
+use clocks::{GroupId, LogPosition, NodeId};
+use consensus::{Applied, Entry, HardState, Membership, Payload, Recovered, Recovery};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use store::StateMachine;
+use store::command::Envelope;
 use wal::{
     Disk, DiskCompletion, DiskError, DiskOp, DiskToken, EntryRecord, FileInfo, ReadToken,
     RecoveredGroup, Wal, WalError, WalEvent,
@@ -93,21 +94,75 @@ fn replay_group(
     Ok(())
 }
 
+/// What a look through a log found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogContents {
+    /// Entries that this member had promised to keep were lost, at an earlier start.
+    pub was_damaged: bool,
+    /// What its commands need, beyond level 1.
+    pub feature_level: u32,
+    /// Everybody named by a membership in it.
+    pub members: BTreeSet<NodeId>,
+}
+
+/// Goes through all that the log holds of the group behind `applied`, as [`apply_whole_log`] would,
+/// and changes nothing: what this takes, that can apply.
+///
+/// # Errors
+/// A plain sentence: the log cannot be read, or does not fit the state.
+pub fn check_whole_log(
+    group: GroupId,
+    disk: &mut dyn Disk,
+    applied: LogPosition,
+) -> Result<LogContents, String> {
+    let mut found = LogContents { feature_level: 1, ..LogContents::default() };
+    found.was_damaged = walk_log(group, disk, applied, |entries| {
+        for entry in entries {
+            match entry.payload {
+                Payload::Barrier => {}
+                Payload::Command(command) => {
+                    let envelope = Envelope::decode(command).map_err(|error| {
+                        format!("entry {} cannot be understood: {error}", entry.position)
+                    })?;
+                    found.feature_level = found.feature_level.max(envelope.feature_level());
+                }
+                Payload::Membership(membership) => found.members.extend(membership.members()),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// Applies to `machine` all that the log holds of its group behind what was applied, committed or
 /// not: for a member that goes on alone, since what it holds may have been acknowledged by a quorum
 /// that is lost.
 ///
 /// # Errors
-/// A plain sentence: the log cannot be read, or begins behind the state.
+/// A plain sentence: as [`check_whole_log`], or the engine fails.
 pub fn apply_whole_log(
     group: GroupId,
     disk: &mut dyn Disk,
     machine: &mut StateMachine,
 ) -> Result<(), String> {
+    walk_log(group, disk, machine.applied(), |entries| {
+        let entries = entries.into_iter().map(to_apply).collect();
+        machine.apply(entries).map(drop).map_err(|failure| failure.to_string())
+    })
+    .map(drop)
+}
+
+/// Hands over the entries behind `applied`, in order. Whether the log was damaged before.
+fn walk_log(
+    group: GroupId,
+    disk: &mut dyn Disk,
+    applied: LogPosition,
+    mut take: impl FnMut(Vec<Entry>) -> Result<(), String>,
+) -> Result<bool, String> {
     let (mut wal, mut found) =
         Wal::recover(wal::WalConfig::default(), disk).map_err(|error| error.to_string())?;
-    let Some(log) = found.groups.remove(&group) else { return Ok(()) };
-    let applied = machine.applied();
+    let was_damaged = found.damage.is_some();
+    let Some(log) = found.groups.remove(&group) else { return Ok(was_damaged) };
     if log.start > applied.index {
         return Err(format!(
             "the log of group {group} begins behind entry {}, and its state ends with {}",
@@ -118,6 +173,7 @@ pub fn apply_whole_log(
     let mut disk = WaitingDisk { disk, completions: VecDeque::new() };
     // The entry applied last, if the log has it, tells whether the two belong together.
     let mut next = applied.index.max(log.start + 1);
+    let mut before = applied;
     while next <= last {
         let records = disk.read(&mut wal, group, next).map_err(|error| error.to_string())?;
         if records.is_empty() {
@@ -126,17 +182,22 @@ pub fn apply_whole_log(
         let mut batch = Vec::new();
         for record in records {
             let entry = persistence::decode_entry(record).map_err(|error| error.to_string())?;
-            next = entry.position.index + 1;
-            if entry.position.index > applied.index {
-                batch.push(to_apply(entry));
-            } else if entry.position != applied {
+            let position = entry.position;
+            next = position.index + 1;
+            if position.index > applied.index {
+                if position.index != before.index + 1 || position.term < before.term {
+                    return Err(format!("entry {position} of group {group} follows {before}"));
+                }
+                before = position;
+                batch.push(entry);
+            } else if position != applied {
                 // A snapshot overtook this log; nothing in it counts any more.
-                return Ok(());
+                return Ok(was_damaged);
             }
         }
-        machine.apply(batch).map_err(|failure| failure.to_string())?;
+        take(batch)?;
     }
-    Ok(())
+    Ok(was_damaged)
 }
 
 /// Performs every operation at once: nothing else happens during recovery.

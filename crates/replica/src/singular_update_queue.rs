@@ -525,7 +525,7 @@ impl LogMachine {
         let Ok(asked) = Envelope::decode(command.clone()) else { return false };
         let fits = self.has_space_for(group, &asked.command);
         // This member may be the last to hear of a new level.
-        let spoken = asked.command.feature_level() <= self.level_to_write();
+        let spoken = asked.feature_level() <= self.level_to_write();
         *refused |= !fits || !spoken;
         // A tick says what time it is at its leader, and only leaders object: nobody else's counts.
         let own = matches!(

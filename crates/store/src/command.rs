@@ -117,6 +117,14 @@ pub enum Command {
     Membership(MembershipCommand),
 }
 
+impl Envelope {
+    /// The feature level from which members understand it: a caller is new with level 2.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        self.command.feature_level().max(if self.caller.is_some() { 2 } else { 1 })
+    }
+}
+
 impl Command {
     /// The feature level from which members understand it: below that level of the cluster it must
     /// not be proposed, since a member of an older build could not apply it.

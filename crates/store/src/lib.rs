@@ -43,7 +43,7 @@ pub use snapshot::{
     SnapshotWrite,
 };
 pub use state_machine::{
-    Applied, Content, MachineKind, Refounding, StateMachine, ToApply, erase_group,
+    Applied, Content, MachineKind, Refounding, StateMachine, ToApply, refound_core,
 };
 pub use state_watch::{NO_WATCH, StreamId, WatchHub, WatchRequest, WatchResponse, WatchStats};
 pub use versioned_value::range_read::{RangeChunk, RangeCursor, RangeEnd, StreamError};

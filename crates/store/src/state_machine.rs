@@ -7,7 +7,7 @@
 
 mod refounding;
 
-pub use refounding::{Refounding, erase_group};
+pub use refounding::{Refounding, refound_core};
 
 use crate::auth::{self, Accounts};
 use crate::chain_hash::{ChainHash, Effect};

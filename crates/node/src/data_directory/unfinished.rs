@@ -4,15 +4,18 @@
 //! Invariants: the mark is durable before the first step and goes after the last one; each step
 //! may be done again.
 
-use super::{DataDirectory, KnownMember, LOG_MADE};
-use crate::private_files::create_file;
+use super::{DataDirectory, KnownMember, LOG_MADE, mark, replace_durably};
 use clocks::NodeId;
 use std::fs::File;
-use std::io::{Error, ErrorKind, Write};
+use std::io::{Error, ErrorKind};
 use std::path::Path;
 
 /// The mark.
 const UNFINISHED: &str = "unfinished";
+/// The mark, until it is whole.
+const UNFINISHED_NEW: &str = "unfinished.new";
+/// The mark that force-new-cluster has had its effect.
+const FORCED: &str = "forced";
 /// The log of a cluster that is given up, until it is deleted.
 const DISCARDED_LOG: &str = "log.discarded";
 
@@ -42,8 +45,11 @@ impl DataDirectory {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
         };
-        // A fresh file system has the one, a directory that was only looked at the other.
-        let is_nothing = |name: &std::ffi::OsStr| name == "lost+found" || name == "lock";
+        // Of a fresh file system; of a directory that was only looked at; of a mark that could not
+        // be written.
+        let is_nothing = |name: &std::ffi::OsStr| {
+            name == "lost+found" || name == "lock" || name == UNFINISHED_NEW
+        };
         let mut held = entries.flatten().filter(|entry| !is_nothing(&entry.file_name()));
         match held.next() {
             None => Ok(()),
@@ -56,26 +62,15 @@ impl DataDirectory {
 
     /// Notes, durably, that work is under way.
     pub(crate) fn begin(&self, work: Unfinished) -> Result<(), String> {
-        let mark = self.path.join(UNFINISHED);
-        let write = || {
-            let mut file = create_file(&mark)?;
-            writeln!(file, "{}", work.word())?;
-            file.sync_all()?;
-            File::open(&self.path)?.sync_all()
-        };
-        write().map_err(|error| format!("cannot write {}: {error}", mark.display()))
+        replace_durably(&self.path, UNFINISHED, &format!("{}\n", work.word()))
     }
 
     /// The work that is under way, or was interrupted.
-    pub(crate) fn unfinished(&self) -> Option<Unfinished> {
-        let word = match std::fs::read_to_string(self.path.join(UNFINISHED)) {
-            Ok(word) => word,
-            Err(error) if error.kind() == ErrorKind::NotFound => return None,
-            // There is something: to be on the safe side, that which cannot go on.
-            Err(_) => return Some(Unfinished::Restore),
-        };
-        let forced = word.trim() == Unfinished::ForceNewCluster.word();
-        Some(if forced { Unfinished::ForceNewCluster } else { Unfinished::Restore })
+    ///
+    /// # Errors
+    /// One plain sentence: something is under way, and nobody knows what.
+    pub(crate) fn unfinished(&self) -> Result<Option<Unfinished>, String> {
+        read_mark(&self.path)
     }
 
     /// Refuses a directory on which work was interrupted.
@@ -84,7 +79,7 @@ impl DataDirectory {
     /// One plain sentence.
     pub(crate) fn check_finished(&self) -> Result<(), String> {
         let path = self.path.display();
-        match self.unfinished() {
+        match self.unfinished()? {
             None => Ok(()),
             Some(Unfinished::Restore) => Err(format!(
                 "the restore into {path} was interrupted: remove that directory, and restore again"
@@ -104,6 +99,22 @@ impl DataDirectory {
             File::open(&self.path)?.sync_all()
         };
         remove().map_err(|error| format!("cannot remove {}: {error}", mark.display()))
+    }
+
+    /// Whether force-new-cluster has had its effect, and was asked for at every start since.
+    pub(crate) fn was_forced(&self) -> bool {
+        self.path.join(FORCED).exists()
+    }
+
+    /// Notes, durably, that force-new-cluster has had its effect.
+    pub(crate) fn force_is_done(&self) -> Result<(), String> {
+        mark(&self.path, FORCED)
+    }
+
+    /// Nobody asks for it any more: whoever does again, means it.
+    pub(crate) fn force_is_not_wanted(&self) -> Result<(), String> {
+        missing_is_fine(std::fs::remove_file(self.path.join(FORCED)))
+            .map_err(|error| format!("cannot write to {}: {error}", self.path.display()))
     }
 
     /// Gives the log up, durably: the state holds all that is wanted of it.
@@ -130,10 +141,33 @@ impl DataDirectory {
         node: NodeId,
         known: Vec<KnownMember>,
     ) -> Result<(), String> {
-        assert!(self.unfinished().is_some(), "a member is itself for life, or until it is lost");
+        assert!(
+            read_mark(&self.path) == Ok(Some(Unfinished::ForceNewCluster)),
+            "a member is itself for life, or until it is lost"
+        );
         self.identity = None;
         self.record(cluster, node, known).map(drop)
     }
+}
+
+/// The mark is written whole or not at all: one that says nothing known is another version's, or
+/// damaged, and what it means nobody can tell from here.
+pub(super) fn read_mark(path: &Path) -> Result<Option<Unfinished>, String> {
+    let mark = path.join(UNFINISHED);
+    let word = match std::fs::read(&mark) {
+        Ok(word) => word,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot read {}: {error}", mark.display())),
+    };
+    let known = [Unfinished::Restore, Unfinished::ForceNewCluster];
+    let work = known.into_iter().find(|work| word.trim_ascii() == work.word().as_bytes());
+    work.map(Some).ok_or_else(|| {
+        format!(
+            "{} does not say which work was interrupted: it is damaged, or of another version of \
+             quorate; keep the directory, and start the version that wrote it",
+            mark.display()
+        )
+    })
 }
 
 fn missing_is_fine(result: Result<(), Error>) -> Result<(), Error> {
@@ -168,7 +202,7 @@ mod tests {
             directory.begin(work).expect("begun");
             drop(directory);
             let interrupted = DataDirectory::open(root.path()).expect("open");
-            assert_eq!(interrupted.unfinished(), Some(work));
+            assert_eq!(interrupted.unfinished(), Ok(Some(work)));
             let sentence = interrupted.check_finished().expect_err("interrupted");
             assert!(sentence.contains(words) && !sentence.contains('\n'), "{sentence}");
             interrupted.finish().expect("finished");
@@ -177,11 +211,33 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_mark_counts() {
+    fn a_mark_that_says_nothing_known_counts_and_nobody_is_told_to_remove_anything() {
         let root = tempfile::tempdir().expect("a directory");
-        std::fs::write(root.path().join(UNFINISHED), [0xff]).expect("written");
-        let directory = DataDirectory::open(root.path()).expect("open");
-        directory.check_finished().expect_err("something is under way");
+        drop(made(root.path()));
+        for words in [&b""[..], b"restore it", b"force", &[0xff]] {
+            std::fs::write(root.path().join(UNFINISHED), words).expect("written");
+            let directory = DataDirectory::open(root.path()).expect("open");
+            let sentence = directory.check_finished().expect_err("something is under way");
+            assert!(sentence.contains("keep the directory"), "{sentence}");
+            assert!(!sentence.contains("remove") && !sentence.contains('\n'), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_mark_is_whole_or_not_there() {
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = made(root.path());
+        // Where nothing can be written, as on a full disk.
+        std::fs::create_dir(root.path().join(UNFINISHED_NEW)).expect("a directory in its way");
+        directory.begin(Unfinished::ForceNewCluster).expect_err("it cannot be written");
+        assert_eq!(directory.unfinished(), Ok(None), "it is as it was");
+        std::fs::remove_dir(root.path().join(UNFINISHED_NEW)).expect("the disk has room again");
+        // As a crash leaves it.
+        std::fs::write(root.path().join(UNFINISHED_NEW), "").expect("written");
+        assert_eq!(directory.unfinished(), Ok(None));
+        directory.begin(Unfinished::ForceNewCluster).expect("begun");
+        assert_eq!(directory.unfinished(), Ok(Some(Unfinished::ForceNewCluster)));
+        assert!(!root.path().join(UNFINISHED_NEW).exists());
     }
 
     #[test]
@@ -224,6 +280,8 @@ mod tests {
         DataDirectory::refuse_if_not_empty(root.path()).expect("empty");
         std::fs::create_dir(root.path().join("lost+found")).expect("a directory");
         DataDirectory::refuse_if_not_empty(root.path()).expect("a fresh file system");
+        std::fs::write(root.path().join(UNFINISHED_NEW), "").expect("a file");
+        DataDirectory::refuse_if_not_empty(root.path()).expect("a restore that never began");
         std::fs::write(root.path().join("precious"), "").expect("a file");
         let sentence = DataDirectory::refuse_if_not_empty(root.path()).expect_err("not empty");
         assert!(sentence.contains("is not empty"), "{sentence}");

@@ -10,11 +10,13 @@ use crate::chain_hash::ChainHash;
 use crate::command::TokenSecret;
 use crate::failure::StoreFailure;
 use crate::key_layout::{
-    META_AUTH, META_MEMBERSHIP, META_STATE, Space, as_slices, generation_bounds,
+    GenerationRecord, Layout, META_AUTH, META_MEMBERSHIP, META_STATE, Space, StateRecord,
+    as_slices, generation_bounds,
 };
+use crate::limits::STATE_FORMAT;
 use crate::range::Revision;
 use crate::{Engine, WriteBatch};
-use clocks::GroupId;
+use clocks::{GroupId, LogPosition, Term};
 
 /// How the new cluster's keyspace differs from the old one's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,17 +84,36 @@ impl StateMachine {
     }
 }
 
-/// Forgets all that a group has stored, durably: it begins as one that never was. For groups whose
-/// state is small.
+/// Makes the consistent core one that nobody ever wrote to, durably and in one step, except that
+/// new formats up to `feature_level` may be written: the keyspace that the new cluster begins with
+/// may hold them already.
 ///
 /// # Errors
 /// If the engine fails.
-pub fn erase_group(engine: &dyn Engine, group: GroupId) -> Result<(), StoreFailure> {
+pub fn refound_core(engine: &dyn Engine, feature_level: u32) -> Result<(), StoreFailure> {
+    let group = GroupId::CONSISTENT_CORE;
+    let mut kept = Vec::new();
+    // Level 1 is what every build speaks, whatever the core has heard.
+    if feature_level > 1 {
+        // Not in any log: who joins later must be sent it, so it stands behind an entry.
+        let applied = LogPosition::new(Term(1), 1);
+        let state = StateRecord { applied, feature_level, ..StateRecord::initial() };
+        let layout = Layout { group, generation: 1 };
+        let live = GenerationRecord { format: STATE_FORMAT, live: layout.generation };
+        kept.push((GenerationRecord::key(group), live.encode()));
+        kept.push((layout.meta(META_STATE), state.encode()));
+    }
     let bounds = generation_bounds(group, 0, u32::MAX);
     let (from, to) = as_slices(&bounds);
     let mut batch = WriteBatch::default();
     for pair in engine.snapshot().scan(from, to) {
-        batch.delete(pair?.0);
+        let (key, _) = pair?;
+        if kept.iter().all(|(written, _)| *written != key) {
+            batch.delete(key);
+        }
+    }
+    for (key, value) in kept {
+        batch.put(key, value);
     }
     engine.write(batch)?;
     Ok(engine.flush()?)

@@ -1,14 +1,14 @@
 //! Looking into a snapshot, and a new cluster that begins with what it holds.
 
-use crate::support::{Group, at, bytes, put, span};
+use crate::support::{Group, at, bytes, put};
 use crate::versioned_value::command;
-use clocks::{GroupId, LogPosition};
+use clocks::{LogPosition, NodeId};
 use proptest::prelude::*;
-use store::command::{Command, TokenSecret};
-use store::range::KeyRange;
+use std::ops::Bound;
+use store::command::{Command, Member, TokenSecret};
 use store::reply::StoreError;
 use store::{
-    Content, Engine, MachineKind, Refounding, SnapshotInspector, SnapshotSummary, erase_group,
+    Content, Engine, MachineKind, Refounding, SnapshotInspector, SnapshotSummary, refound_core,
 };
 
 fn inspected(group: &Group) -> SnapshotSummary {
@@ -130,14 +130,27 @@ fn a_revision_that_would_overflow_is_noticed_before() {
 }
 
 #[test]
-fn an_erased_group_begins_as_one_that_never_was() {
-    let group = filled();
-    erase_group(&group.engine, GroupId::KEYSPACE).expect("memory does not fail");
-    let bounds = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
-    assert_eq!(group.engine.snapshot().scan(bounds.0, bounds.1).count(), 0);
-    let mut again = Group::unopened(MachineKind::Keyspace, group.engine.clone());
-    assert_eq!(again.machine.applied(), LogPosition::default());
-    again.enter(Command::OpenSession).expect("a first session opens");
-    assert_eq!(again.delete(KeyRange::From(bytes("a"))), 1);
-    assert_eq!(again.delete(span("a", "z")), 1);
+fn a_refounded_core_knows_nobody_and_keeps_the_feature_level_for_who_joins_later_too() {
+    let core = |engine| Group::unopened(MachineKind::ClusterMetadata, engine);
+    let mut old = core(store::MemEngine::new());
+    old.enter(Command::OpenSession).expect("a first session opens");
+    let member = Member { id: NodeId(1), feature_level: 2, ..Member::default() };
+    old.enter(Command::RegisterMember(member)).expect("nobody has the id");
+    refound_core(&old.engine, 2).expect("memory does not fail");
+    let new = core(old.engine.clone());
+    assert_eq!((new.machine.feature_level(), new.machine.membership()), (2, None));
+    assert_eq!(new.machine.reader().members(), Ok(vec![]));
+    assert_eq!(new.machine.reader().sessions(), Ok(vec![]));
+    assert!(new.machine.applied().index > 0, "a log from its first entry on lacks the level");
+    let mut joiner = core(store::MemEngine::new());
+    joiner.install(&new);
+    assert_eq!(joiner.machine.feature_level(), 2);
+    assert_eq!(joiner.machine.chain_hash(), new.machine.chain_hash());
+    // Again, as after a crash.
+    refound_core(&new.engine, 2).expect("memory does not fail");
+    assert_eq!(core(new.engine.clone()).machine.feature_level(), 2);
+    // Without a level to keep it begins as one that never was.
+    refound_core(&new.engine, 1).expect("memory does not fail");
+    assert_eq!(new.engine.snapshot().scan(Bound::Unbounded, Bound::Unbounded).count(), 0);
+    assert_eq!(core(new.engine.clone()).machine.applied(), LogPosition::default());
 }
