@@ -66,6 +66,8 @@ struct Shared {
     sequence: SequenceNumberCounter,
     /// Deletions since the last time that their space was reclaimed.
     deletions: AtomicU64,
+    /// Of buffers that are sealed and no table yet, while there are any.
+    sealed_bytes: AtomicU64,
     /// Held for the length of a batch, so that a write buffer is sealed only between batches.
     writer: Mutex<()>,
     snapshots: Mutex<Snapshots>,
@@ -114,6 +116,7 @@ impl LsmEngine {
             limits,
             sequence,
             deletions: AtomicU64::new(1),
+            sealed_bytes: AtomicU64::new(0),
             writer: Mutex::default(),
             snapshots: Mutex::new(snapshots),
             chores: Mutex::default(),
@@ -160,7 +163,7 @@ impl Engine for LsmEngine {
         }
         lock(&shared.snapshots).published = number + 1;
         if shared.tree.active_memtable().size() >= shared.limits.buffer_bytes {
-            shared.tree.rotate_memtable();
+            shared.seal();
             shared.want_chores();
         }
         drop(writing);
@@ -179,7 +182,7 @@ impl Engine for LsmEngine {
         let shared = &*self.shared;
         shared.check()?;
         let writing = lock(&shared.writer);
-        shared.tree.rotate_memtable();
+        shared.seal();
         drop(writing);
         let flushed = shared.flush_sealed();
         shared.want_chores();
@@ -187,7 +190,13 @@ impl Engine for LsmEngine {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.shared.tree.disk_space() + self.shared.tree.active_memtable().size()
+        let shared = &*self.shared;
+        // What is being written as a table counts until the table does.
+        let sealed = match shared.tree.sealed_memtable_count() {
+            0 => 0,
+            _ => shared.sealed_bytes.load(Ordering::Relaxed),
+        };
+        shared.tree.disk_space() + shared.tree.active_memtable().size() + sealed
     }
 
     fn reclaim(&self) {
@@ -203,6 +212,13 @@ impl Engine for LsmEngine {
 }
 
 impl Shared {
+    /// Seals the write buffer: what comes next goes into another. Called by who holds the writer.
+    fn seal(&self) {
+        if let Some(sealed) = self.tree.rotate_memtable() {
+            self.sealed_bytes.fetch_add(sealed.size(), Ordering::Relaxed);
+        }
+    }
+
     /// Writes every sealed buffer as a table, durably with the list of tables.
     fn flush_sealed(&self) -> Result<(), EngineError> {
         let flushing = self.tree.get_flush_lock();
@@ -213,6 +229,9 @@ impl Shared {
         let writing = lock(&self.writer);
         let mut snapshots = lock(&self.snapshots);
         snapshots.published = snapshots.published.max(self.sequence.get());
+        if self.tree.sealed_memtable_count() == 0 {
+            self.sealed_bytes.store(0, Ordering::Relaxed);
+        }
         drop(writing);
         Ok(())
     }
@@ -283,7 +302,7 @@ impl Shared {
     fn reclaim(&self) -> Result<(), EngineError> {
         self.deletions.store(0, Ordering::Relaxed);
         let writing = lock(&self.writer);
-        self.tree.rotate_memtable();
+        self.seal();
         drop(writing);
         self.flush_sealed()?;
         let reclaimed = self.tree.major_compact(RECLAIMED_TABLE_BYTES, self.oldest_needed());

@@ -175,6 +175,22 @@ fn memory_is_released_once_buffers_have_left() {
 }
 
 #[test]
+fn what_is_being_written_as_a_table_takes_space_all_the_while() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let engine = open(directory.path());
+    let mut batch = WriteBatch::default();
+    batch.put(Bytes::from_static(b"k"), Bytes::from(vec![7; 100]));
+    engine.write(batch).expect("write");
+    let before = engine.disk_bytes();
+    assert!(before >= 100);
+    engine.shared.seal();
+    assert_eq!(engine.disk_bytes(), before);
+    engine.flush().expect("flush");
+    assert_eq!(engine.shared.sealed_bytes.load(Ordering::Relaxed), 0);
+    assert!(engine.disk_bytes() > 0);
+}
+
+#[test]
 fn the_space_of_what_was_deleted_comes_back_without_another_write() {
     let directory = tempfile::tempdir().expect("a directory");
     let engine = open(directory.path());
