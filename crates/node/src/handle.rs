@@ -434,10 +434,10 @@ impl Shared {
         let table = Reader::open(&self.engine, GroupId::CONSISTENT_CORE)
             .and_then(|reader| reader.member_table());
         // An engine that fails stops the node through the applier.
-        if let Ok(Some(table)) = table {
-            if let Some(learner) = learns_in(&table, self.identity.node) {
-                self.learner.store(learner, Ordering::Release);
-            }
+        if let Ok(Some(table)) = table
+            && let Some(learner) = learns_in(&table, self.identity.node)
+        {
+            self.learner.store(learner, Ordering::Release);
         }
     }
 
