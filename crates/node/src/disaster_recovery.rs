@@ -98,9 +98,9 @@ pub fn restore(
 }
 
 /// Makes a cluster of its own of the member whose directory this is: its state, with everything
-/// that its log holds, under ids that never were. `None` if it is alone already, or if that was done at an earlier start
-/// and every one since asked for it again: an option that is left in the settings forks no cluster
-/// that has grown meanwhile.
+/// that its log holds, under ids that never were. `None` if it is alone already, or if that was
+/// done at an earlier start and every one since asked for it again: an option that is left in the
+/// settings forks no cluster that has grown meanwhile.
 ///
 /// What was acknowledged and is in this member's log is kept; what only the lost members had is
 /// lost with them.

@@ -182,8 +182,8 @@ impl PeerNetwork {
         self.shared.wanted.send_replace(members);
     }
 
-    /// Whether callers that were removed, and that are not to be connected to, may be told so. Until
-    /// this is said they may not.
+    /// Whether callers that were removed, and that are not to be connected to, may be told so.
+    /// Until this is said they may not.
     pub(crate) fn tell_removed(&self, may: bool) {
         self.shared.tells_removed.store(may, Ordering::Release);
     }

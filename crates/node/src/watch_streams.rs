@@ -133,8 +133,8 @@ impl WatchStreams {
         }
     }
 
-    /// From the applier: users or roles changed. Told before the events that they were applied with,
-    /// and before any front end knows them, so that the hub never lags behind one.
+    /// From the applier: users or roles changed. Told before the events that they were applied
+    /// with, and before any front end knows them, so that the hub never lags behind one.
     pub(crate) fn accounts_changed(&self, accounts: Arc<Accounts>) {
         let weight = ACCOUNT_BYTES * accounts.user_names().count();
         let refused = self.shared.inbox.offer(Input::Accounts(Arc::clone(&accounts)), weight);

@@ -154,9 +154,9 @@ impl Admitted {
         handle.accounts().require_root(self.caller.as_ref()).map_err(refused)
     }
 
-    /// Asks for the role of root, with everything that any member acknowledged before the call: this
-    /// member may not have heard yet of who lost it, or that anybody is asked. Returns what is left
-    /// of the call's time.
+    /// Asks for the role of root, with everything that any member acknowledged before the call:
+    /// this member may not have heard yet of who lost it, or that anybody is asked. Returns what is
+    /// left of the call's time.
     ///
     /// # Errors
     /// The caller does not have it, or no leader says how things stand.

@@ -2,8 +2,9 @@
 //! a lone survivor goes on.
 //!
 //! Invariant: one batch does all of it. What belonged to the old cluster goes (its membership, the
-//! sessions of its members, whose numbers begin anew, every proof of who somebody is); keys, leases,
-//! users and roles stay. The same state refounded in the same way is the same state on every member.
+//! sessions of its members, whose numbers begin anew, every proof of who somebody is); keys,
+//! leases, users and roles stay. The same state refounded in the same way is the same state on
+//! every member.
 
 use super::StateMachine;
 use crate::chain_hash::ChainHash;
