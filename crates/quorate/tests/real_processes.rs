@@ -299,7 +299,7 @@ fn a_directory_in_use_and_a_port_in_use_are_said_plainly() {
     assert!(said.contains(&scratch.0.display().to_string()), "{said}");
     // The same ports, another directory.
     let other = Scratch::new("in-use-other");
-    let said = refused_start(&other.0, 25779);
+    let said = refused_start(&other.0.join("n1"), 25779);
     assert!(said.contains("127.0.0.1:25779"), "{said}");
 }
 
