@@ -326,6 +326,9 @@ impl LogMachine {
         if !self.has_space_for(group, &command) {
             return Err(RequestError::NoSpace);
         }
+        // Below that level nobody is asked who they are. Where this member is the last to hear of
+        // the level, a request without its caller is refused, never let through.
+        let caller = caller.filter(|_| self.level_to_write() >= Caller::FEATURE_LEVEL);
         let Some(log) = self.groups.get_mut(&group) else {
             return Err(RequestError::Refused(store::reply::StoreError::WrongGroup));
         };

@@ -24,3 +24,11 @@ fn a_removed_member_leads_another_group_on_unaware() {
 fn a_snapshot_is_followed_by_the_log_from_where_it_ends() {
     must_pass(1005, &[Feature::Membership]);
 }
+
+/// A caller went along although an older build was a member; the leader refused it, and the request
+/// was sent again for ever. Features as the seed draws them.
+#[test]
+fn who_asks_is_left_out_while_an_older_build_is_a_member() {
+    let report = run_seed(276_973_702, &Options::default());
+    assert!(report.violation.is_none(), "{report}");
+}

@@ -117,11 +117,17 @@ pub enum Command {
     Membership(MembershipCommand),
 }
 
+impl Caller {
+    /// The feature level from which members can read who asks, and may have users at all.
+    pub const FEATURE_LEVEL: u32 = 2;
+}
+
 impl Envelope {
-    /// The feature level from which members understand it: a caller is new with level 2.
+    /// The feature level from which members understand it.
     #[must_use]
     pub fn feature_level(&self) -> u32 {
-        self.command.feature_level().max(if self.caller.is_some() { 2 } else { 1 })
+        let of_caller = if self.caller.is_some() { Caller::FEATURE_LEVEL } else { 1 };
+        self.command.feature_level().max(of_caller)
     }
 }
 
