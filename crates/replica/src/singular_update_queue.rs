@@ -326,9 +326,6 @@ impl LogMachine {
         if !self.has_space_for(group, &command) {
             return Err(RequestError::NoSpace);
         }
-        // Below that level nobody is asked who they are. Where this member is the last to hear of
-        // the level, a request without its caller is refused, never let through.
-        let caller = caller.filter(|_| self.level_to_write() >= Caller::FEATURE_LEVEL);
         let Some(log) = self.groups.get_mut(&group) else {
             return Err(RequestError::Refused(store::reply::StoreError::WrongGroup));
         };
@@ -528,7 +525,7 @@ impl LogMachine {
         let Ok(asked) = Envelope::decode(command.clone()) else { return false };
         let fits = self.has_space_for(group, &asked.command);
         // This member may be the last to hear of a new level.
-        let spoken = asked.feature_level() <= self.level_to_write();
+        let spoken = asked.command.feature_level() <= self.level_to_write();
         *refused |= !fits || !spoken;
         // A tick says what time it is at its leader, and only leaders object: nobody else's counts.
         let own = matches!(

@@ -25,10 +25,10 @@ fn a_snapshot_is_followed_by_the_log_from_where_it_ends() {
     must_pass(1005, &[Feature::Membership]);
 }
 
-/// A caller went along although an older build was a member; the leader refused it, and the request
-/// was sent again for ever. Features as the seed draws them.
+/// The leader refused, for its caller, what a member had admitted while an older build was a member,
+/// and the request was sent again for ever. Features as the seed draws them.
 #[test]
-fn who_asks_is_left_out_while_an_older_build_is_a_member() {
+fn what_a_member_admits_its_leader_does_not_refuse() {
     let report = run_seed(276_973_702, &Options::default());
     assert!(report.violation.is_none(), "{report}");
 }
