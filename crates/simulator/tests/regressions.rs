@@ -25,8 +25,8 @@ fn a_snapshot_is_followed_by_the_log_from_where_it_ends() {
     must_pass(1005, &[Feature::Membership]);
 }
 
-/// The leader refused, for its caller, what a member had admitted while an older build was a member,
-/// and the request was sent again for ever. Features as the seed draws them.
+/// The leader refused, for its caller, what a member had admitted while an older build was a
+/// member, and the request was sent again for ever. Features as the seed draws them.
 #[test]
 fn what_a_member_admits_its_leader_does_not_refuse() {
     let report = run_seed(276_973_702, &Options::default());
