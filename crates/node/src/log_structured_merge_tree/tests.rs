@@ -216,6 +216,7 @@ fn the_space_of_what_was_deleted_comes_back_without_another_write() {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(everything(&*engine.snapshot()).len(), 0);
+    engine.flush().expect("flush");
     drop(engine);
     assert_eq!(everything(&*open(directory.path()).snapshot()).len(), 0);
 }
