@@ -7,6 +7,7 @@
 
 use crate::disk::{Crash, SimDisk, Ticket};
 use crate::event_heap::{EventHeap, Instant, MILLISECOND, SECOND};
+use crate::fault_schedule::{FaultSchedule, ScheduledFault};
 use crate::faults::{self, FaultKind};
 use crate::front_end::Client;
 use crate::judges::Judges;
@@ -22,6 +23,7 @@ use crate::rolling_upgrade::OLD_LEVEL;
 use crate::run::Options;
 use crate::swarm::Swarm;
 use crate::trace_hash::TraceHash;
+use crate::trace_stream::{Listener, TraceEvent};
 use crate::watchers::{HubWork, Watcher};
 use crate::witness::{Breach, Witness};
 use crate::worker::Worker;
@@ -72,6 +74,8 @@ pub(crate) enum Event {
     Resume { slot: Slot, life: u64 },
     /// Something goes wrong.
     Fault(FaultKind),
+    /// It went wrong in an earlier run, and does so again.
+    Repeat(usize),
     /// A partition ends.
     EndPartition(u64),
     /// A full disk has room again.
@@ -112,9 +116,6 @@ pub struct Plan {
     pub settle: u64,
 }
 
-/// Hears what happens, with the true time in nanoseconds.
-pub type Narrator = fn(Instant, &str);
-
 /// Answers since the core was healed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Progress {
@@ -131,7 +132,11 @@ pub(crate) struct World {
     pub(crate) swarm: Swarm,
     pub(crate) plan: Plan,
     pub(crate) mutant: Option<Mutant>,
-    narrator: Option<Narrator>,
+    pub(crate) listener: Option<Listener>,
+    /// What goes wrong, if that is settled.
+    repeated: Option<FaultSchedule>,
+    /// What went wrong so far.
+    pub(crate) schedule: FaultSchedule,
     pub(crate) groups: Vec<GroupId>,
     pub(crate) keyspaces: Vec<GroupId>,
     pub(crate) nodes: Vec<Node>,
@@ -190,7 +195,9 @@ impl World {
             swarm,
             plan: options.plan,
             mutant: options.mutant,
-            narrator: options.narrator,
+            listener: None,
+            repeated: options.faults.clone(),
+            schedule: FaultSchedule::new(),
             groups,
             keyspaces,
             nodes,
@@ -247,9 +254,15 @@ impl World {
             let delay = self.rng.below(SECOND);
             self.heap.after(delay, Event::WorkerWake { worker });
         }
-        for (kind, mean) in self.swarm.faults.clone() {
-            let delay = SECOND + self.fault_rng.exponential(mean);
-            self.heap.after(delay, Event::Fault(kind));
+        if let Some(faults) = &self.repeated {
+            for (number, fault) in faults.iter().enumerate() {
+                self.heap.at(fault.at, Event::Repeat(number));
+            }
+        } else {
+            for (kind, mean) in self.swarm.faults.clone() {
+                let delay = SECOND + self.fault_rng.exponential(mean);
+                self.heap.after(delay, Event::Fault(kind));
+            }
         }
         self.heap.after(self.plan.safety, Event::Heal);
     }
@@ -302,6 +315,7 @@ impl World {
                 }
             }
             Event::Fault(kind) => self.on_fault(kind),
+            Event::Repeat(number) => self.repeat_fault(number),
             Event::EndPartition(number) => self.end_partition(number),
             Event::SpaceReturns(slot) => self.set_disk_full(slot, false),
             Event::Nemesis => self.on_nemesis(),
@@ -344,13 +358,6 @@ impl World {
         (0..self.nodes.len()).filter(|slot| !self.nodes[*slot].vacant).collect()
     }
 
-    /// Tells the narrator, if there is one.
-    pub(crate) fn tell_narrator(&self, line: impl FnOnce() -> String) {
-        if let Some(narrator) = self.narrator {
-            narrator(self.heap.now(), &line());
-        }
-    }
-
     pub(crate) fn is_over(&self) -> bool {
         self.phase == Phase::Over
     }
@@ -359,7 +366,12 @@ impl World {
     pub(crate) fn violate(&mut self, invariant: &str, detail: String) {
         if self.violation.is_none() {
             let at = self.heap.now();
-            self.violation = Some(Violation { invariant: invariant.to_string(), detail, at });
+            let invariant = invariant.to_owned();
+            self.observe(|| TraceEvent::Violation {
+                invariant: invariant.clone(),
+                detail: detail.clone(),
+            });
+            self.violation = Some(Violation { invariant, detail, at });
         }
         self.phase = Phase::Over;
     }
@@ -377,7 +389,7 @@ impl World {
         }
         let now = self.heap.now();
         let seed = self.rng.bits();
-        self.tell_narrator(|| format!("node {slot} starts"));
+        self.observe(|| TraceEvent::Start { node: slot });
         match self.nodes[slot].start(now, seed) {
             Start::Running => {
                 self.witness.restarted(slot);
@@ -412,7 +424,7 @@ impl World {
     /// Ends the process of a machine; the machine too, if the power fails.
     pub(crate) fn crash(&mut self, slot: Slot, crash: Crash) {
         let now = self.heap.now();
-        self.tell_narrator(|| format!("node {slot} ends by {crash:?}"));
+        self.observe(|| TraceEvent::Crash { node: slot, power_loss: crash == Crash::PowerLoss });
         let kept = match self.nodes[slot].engine.unflushed() {
             0 => 0,
             unflushed if self.fault_rng.flip() => self.fault_rng.index(unflushed + 1),
@@ -449,6 +461,7 @@ impl World {
 
     fn resume(&mut self, slot: Slot) {
         self.nodes[slot].paused = false;
+        self.observe(|| TraceEvent::Resume { node: slot });
         for event in std::mem::take(&mut self.deferred[slot]) {
             self.heap.after(0, event);
         }
@@ -458,8 +471,26 @@ impl World {
         if self.phase != Phase::Safety {
             return;
         }
+        self.inject(kind);
+        let next = self.fault_rng.exponential(self.swarm.faults[&kind]);
+        self.heap.after(next, Event::Fault(kind));
+    }
+
+    fn repeat_fault(&mut self, number: usize) {
+        let faults = self.repeated.as_ref().expect("an earlier run's faults are repeated");
+        let ScheduledFault { kind, draws, .. } = faults[number].clone();
+        if self.phase == Phase::Safety {
+            self.fault_rng = draws;
+            self.inject(kind);
+        }
+    }
+
+    fn inject(&mut self, kind: FaultKind) {
         *self.faults.entry(kind).or_default() += 1;
-        self.tell_narrator(|| format!("fault {kind:?}"));
+        let (at, draws) = (self.heap.now(), self.fault_rng.clone());
+        let number = self.schedule.len();
+        self.schedule.push(ScheduledFault { at, kind, draws });
+        self.observe(|| TraceEvent::Fault { number, fault: kind });
         let slot = self.fault_rng.index(self.nodes.len());
         let now = self.heap.now();
         match kind {
@@ -479,6 +510,7 @@ impl World {
             FaultKind::Pause => {
                 if self.nodes[slot].is_up() && !self.nodes[slot].paused {
                     self.nodes[slot].paused = true;
+                    self.observe(|| TraceEvent::Pause { node: slot });
                     let length = faults::pause_length(&mut self.fault_rng);
                     let life = self.nodes[slot].life;
                     self.heap.after(length, Event::Resume { slot, life });
@@ -511,8 +543,6 @@ impl World {
             FaultKind::Upgrade => self.upgrade_somebody(),
             FaultKind::Replacement => self.replace_member(),
         }
-        let next = self.fault_rng.exponential(self.swarm.faults[&kind]);
-        self.heap.after(next, Event::Fault(kind));
     }
 
     /// Between two steps, or in the middle of one.
@@ -559,11 +589,15 @@ impl World {
         }
         let number = self.next_partition;
         self.next_partition += 1;
+        self.observe(|| TraceEvent::Partition { number, links: links.clone() });
         self.partitions.insert(number, links);
         number
     }
 
     fn end_partition(&mut self, number: u64) {
+        if self.partitions.contains_key(&number) {
+            self.observe(|| TraceEvent::PartitionEnd { number });
+        }
         for (from, to) in self.partitions.remove(&number).unwrap_or_default() {
             self.unblock_link(from, to);
         }
@@ -577,6 +611,7 @@ impl World {
     /// Heals a core that can form a quorum; leaves the rest dead, paused or cut off for good.
     fn heal_core(&mut self) {
         self.phase = Phase::Liveness;
+        self.observe(|| TraceEvent::Phase { phase: "liveness" });
         self.network.heal_losses();
         self.end_partitions();
         let count = self.nodes.len();
@@ -657,6 +692,7 @@ impl World {
 
     fn settle(&mut self) {
         self.phase = Phase::Settle;
+        self.observe(|| TraceEvent::Phase { phase: "settle" });
         self.end_partitions();
         self.finish_upgrade();
         (0..self.nodes.len()).for_each(|slot| self.heal(slot));

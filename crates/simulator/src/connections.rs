@@ -6,6 +6,7 @@ use crate::cluster::{Event, World};
 use crate::event_heap::MILLISECOND;
 use crate::network::{Packet, Slot};
 use crate::process::Machine;
+use crate::trace_stream::{self, TraceEvent};
 use bytes::BytesMut;
 use replica::{LogEvent, PeerMessage};
 
@@ -89,6 +90,11 @@ impl World {
         let mut frame = BytesMut::new();
         wire::peer::encode_message(&mut frame, message);
         let now = self.heap.now();
+        let number = self.network.next_message();
+        self.observe(|| {
+            let (name, group, term) = trace_stream::describe(message);
+            TraceEvent::Send { message: number, from, to, name, group, term }
+        });
         for (at, packet) in self.network.send(now, from, to, frame.freeze()) {
             self.heap.at(at, Event::Arrive(packet));
         }
@@ -105,6 +111,7 @@ impl World {
         if !self.nodes[packet.to].is_up() {
             return;
         }
+        self.observe(|| TraceEvent::Deliver { message: packet.number });
         let mut buffer = BytesMut::from(&packet.frame[..]);
         let message = match wire::peer::decode_frame(&mut buffer) {
             Ok(Some(frame)) if buffer.is_empty() => wire::peer::decode_message(frame),
@@ -116,7 +123,7 @@ impl World {
         match message {
             Ok(message) => {
                 let Packet { from, to, .. } = packet;
-                self.tell_narrator(|| format!("{from} -> {to}: {message:?}"));
+                self.detail(|| format!("{from} -> {to}: {message:?}"));
                 let from = self.nodes[packet.from].id;
                 self.tell(packet.to, LogEvent::Peer { from, message });
             }

@@ -6,9 +6,11 @@
 use crate::event_heap::{MILLISECOND, SECOND};
 use crate::network::Slot;
 use crate::rng::{Chance, Rng};
+use serde::Serialize;
 
 /// Kinds of faults.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FaultKind {
     /// One process is killed and restarted.
     Kill,

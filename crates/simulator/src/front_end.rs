@@ -10,6 +10,7 @@ use crate::mark::Mark;
 use crate::mutant::Mutant;
 use crate::network::Slot;
 use crate::process::Machine;
+use crate::trace_stream::TraceEvent;
 use crate::workload::{ClientMind, Operation, pair_keys};
 use bytes::Bytes;
 use checkers::history::{History, Input, OperationId, Output};
@@ -86,9 +87,15 @@ impl World {
         let recorded = begin(history, index as u64, &operation, now.0);
         let request = RequestId(self.next_request);
         self.next_request += 1;
+        let group = client.mind.group.0;
+        let wish = operation.clone();
         client.pending = Some(Pending { request, operation, recorded });
         self.owners.insert(request, index);
         self.operations += 1;
+        self.observe(|| {
+            let operation = format!("{wish:?}");
+            TraceEvent::Call { client: index, node: slot, group, operation }
+        });
         let timeout = self.swarm.workload.timeout;
         self.heap.after(timeout, Event::ClientTimeout { client: index, request });
         self.process(slot).front_queue.push_back(FrontWork::Submit(index, request));
@@ -222,11 +229,13 @@ impl World {
         let client = &mut self.clients[index];
         let pending = client.pending.take().expect("it waits for something");
         self.owners.remove(&pending.request);
+        let outcome = if matches!(ending, Ending::Failed) { "failed" } else { "unknown" };
         let harmless = pending.operation.command().is_none();
         let history = self.histories.get_mut(&client.mind.group).expect("one per keyspace");
         if harmless || matches!(ending, Ending::Failed) {
             pending.recorded.into_iter().for_each(|id| history.fail(id));
         }
+        self.observe(|| TraceEvent::Reply { client: index, outcome, revision: None });
         self.think(index);
     }
 
@@ -360,6 +369,8 @@ impl World {
             operation if operation.command().is_some() => progress.writes += 1,
             _ => progress.reads += 1,
         }
+        let revision = Some(revision);
+        self.observe(|| TraceEvent::Reply { client: index, outcome: "answered", revision });
         self.think(index);
     }
 }

@@ -157,7 +157,7 @@ impl World {
             self.nodes.iter().map(|node| node.id).filter(|id| *id != self.nodes[slot].id);
         let contacts = contacts.collect();
         let id = NodeId(self.nodes[slot].id.0 + self.nodes.len() as u64);
-        self.tell_narrator(|| format!("node {slot} is emptied, and will be member {id}"));
+        self.detail(|| format!("node {slot} is emptied, and will be member {id}"));
         let node = &mut self.nodes[slot];
         // No start that was planned before may happen.
         node.life += 1;

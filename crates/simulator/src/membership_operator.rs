@@ -205,7 +205,7 @@ impl World {
         let contacts = self.judges.tenants.members.iter().flatten().copied().collect();
         self.judges.tenants.members[slot] = Some(id);
         self.judges.tenants.moved.insert(slot);
-        self.tell_narrator(|| format!("member {id} moves into node {slot}"));
+        self.detail(|| format!("member {id} moves into node {slot}"));
         let member = store::command::Member {
             id,
             name: format!("n{id}"),
@@ -245,7 +245,7 @@ impl World {
             self.crash(slot, Crash::PowerLoss);
         }
         self.marks.reach(Mark::DiskLost);
-        self.tell_narrator(|| format!("node {slot} loses its disk"));
+        self.detail(|| format!("node {slot} loses its disk"));
         self.nodes[slot].wipe();
         if self.mutant == Some(Mutant::EmptyDiskReturns) {
             return self.restart_later(slot);

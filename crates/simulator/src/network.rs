@@ -47,6 +47,8 @@ pub(crate) struct Packet {
     pub(crate) from: Slot,
     /// The receiver.
     pub(crate) to: Slot,
+    /// Tells messages apart; copies share it.
+    pub(crate) number: u64,
     /// Number of the connection between the two.
     pub(crate) connection: u64,
     /// The encoded message.
@@ -79,6 +81,7 @@ pub(crate) struct Network {
     nodes: usize,
     links: Vec<Link>,
     connections: Vec<Connection>,
+    messages: u64,
 }
 
 impl Network {
@@ -87,7 +90,7 @@ impl Network {
     pub(crate) fn new(nodes: usize, profile: NetworkProfile, rng: Rng) -> Network {
         let links = vec![Link::default(); nodes * nodes];
         let connections = vec![Connection::default(); nodes * nodes];
-        Network { profile, rng, nodes, links, connections }
+        Network { profile, rng, nodes, links, connections, messages: 0 }
     }
 
     /// Sends over the connection, if there is one. Returns when and what will arrive: nothing, one
@@ -100,17 +103,23 @@ impl Network {
         frame: Bytes,
     ) -> Vec<(Instant, Packet)> {
         assert!(from != to, "a node sent to itself");
+        self.messages += 1;
         let connection = self.connection(from, to).number;
         if !self.is_up(from, to) || self.link(from, to).under_way >= self.profile.capacity {
             return Vec::new();
         }
-        let packet = Packet { from, to, connection, frame };
+        let packet = Packet { from, to, number: self.messages, connection, frame };
         let copies = match self.profile.kind {
             NetworkKind::Stream => 1,
             NetworkKind::Datagram if self.rng.chance(self.profile.loss) => 0,
             NetworkKind::Datagram => 1 + usize::from(self.rng.chance(self.profile.duplication)),
         };
         (0..copies).map(|_| (self.delivery_time(now, from, to), packet.clone())).collect()
+    }
+
+    /// Number of the message that is sent next.
+    pub(crate) fn next_message(&self) -> u64 {
+        self.messages + 1
     }
 
     /// A packet reached its receiver: returns it unless its connection is gone or the link blocked.

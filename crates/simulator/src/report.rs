@@ -1,9 +1,11 @@
 //! What a run tells: totals, and the violation if there was one, in plain words.
 
 use crate::event_heap::{Instant, SECOND};
+use crate::fault_schedule::FaultSchedule;
 use crate::faults::FaultKind;
+use crate::feature::Feature;
 use crate::mark::Marks;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// A promise that was broken.
@@ -51,6 +53,10 @@ pub struct SeedReport {
     pub snapshots: u64,
     /// Rare branches reached.
     pub marks: Marks,
+    /// What was exercised beside keys and watches.
+    pub features: BTreeSet<Feature>,
+    /// The faults in their order, to be repeated.
+    pub schedule: FaultSchedule,
     /// The first promise broken, if any.
     pub violation: Option<Violation>,
 }

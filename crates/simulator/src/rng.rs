@@ -33,7 +33,7 @@ impl Chance {
 }
 
 /// One stream (SplitMix64, Steele et al. 2014).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rng {
     state: u64,
 }

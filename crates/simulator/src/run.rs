@@ -3,13 +3,17 @@
 //! A panic in the core is one of its assertions: it is caught at this boundary and reported as the
 //! seed's violation.
 
-use crate::cluster::{Narrator, Plan, World};
+use crate::cluster::{Plan, World};
 use crate::event_heap::SECOND;
+use crate::fault_schedule::FaultSchedule;
 use crate::feature::Feature;
 use crate::mutant::Mutant;
+use crate::profile::Profile;
 use crate::report::{SeedReport, Totals, Violation};
 use crate::rng::Seed;
 use crate::swarm::Swarm;
+use crate::trace_stream::{Listener, TRACE_VERSION, TraceEvent};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -19,32 +23,57 @@ pub const ACKNOWLEDGED_MIN: u64 = 1_000;
 pub const OPERATIONS_PER_SECOND_MIN: u64 = 100;
 
 /// How to run seeds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// How long the phases last.
     pub plan: Plan,
     /// A planted bug, in tests of the checks.
     pub mutant: Option<Mutant>,
     /// What to exercise; none: what the seed draws.
-    pub features: Option<&'static [Feature]>,
-    /// Called with the time and a line about every event, to read how a seed came to fail. What it
-    /// is told changes nothing in the run.
-    pub narrator: Option<Narrator>,
+    pub features: Option<BTreeSet<Feature>>,
+    /// What goes wrong, as far as it did in an earlier run; none: what the seed draws.
+    pub faults: Option<FaultSchedule>,
+    /// What kind of world it is.
+    pub profile: Profile,
+    /// Members; none: what the seed draws.
+    pub nodes: Option<usize>,
+    /// Clients of each member; none: what the seed draws. So few do little: the run need not do
+    /// enough.
+    pub clients: Option<usize>,
 }
 
 impl Default for Options {
     fn default() -> Options {
         let plan = Plan { safety: 50 * SECOND, liveness: 15 * SECOND, settle: 30 * SECOND };
-        Options { plan, mutant: None, features: None, narrator: None }
+        Options {
+            plan,
+            mutant: None,
+            features: None,
+            faults: None,
+            profile: Profile::default(),
+            nodes: None,
+            clients: None,
+        }
     }
 }
 
 /// Runs one seed to its end or to its first violation.
 #[must_use]
 pub fn run_seed(seed: u64, options: &Options) -> SeedReport {
+    run(seed, options, None)
+}
+
+/// The same; `listener` hears what happens, which changes nothing.
+#[must_use]
+pub fn run_seed_heard(seed: u64, options: &Options, listener: Listener) -> SeedReport {
+    run(seed, options, Some(listener))
+}
+
+fn run(seed: u64, options: &Options, listener: Option<Listener>) -> SeedReport {
     let mut swarm = Swarm::draw(Seed(seed));
-    let features = match (options.features, options.mutant) {
-        (Some(features), _) => features.iter().copied().collect(),
+    swarm.nodes = options.nodes.unwrap_or(swarm.nodes);
+    let features = match (&options.features, options.mutant) {
+        (Some(features), _) => features.clone(),
         (None, Some(mutant)) => mutant.features().iter().copied().collect(),
         (None, None) => Feature::draw(Seed(seed)),
     };
@@ -54,7 +83,15 @@ pub fn run_seed(seed: u64, options: &Options) -> SeedReport {
     if let Some(mutant) = options.mutant {
         mutant.shape(&mut swarm);
     }
+    options.profile.shape(&mut swarm);
+    let clients = &mut swarm.workload.clients_per_node;
+    *clients = options.clients.unwrap_or(*clients);
     let mut world = World::new(Seed(seed), swarm, options);
+    if let Some(listener) = listener {
+        world.be_heard_by(listener);
+        let (nodes, groups) = (world.nodes.len(), world.groups.iter().map(|id| id.0).collect());
+        world.observe(|| TraceEvent::Run { version: TRACE_VERSION, seed, nodes, groups });
+    }
     let panic = catch_unwind(AssertUnwindSafe(|| world.run())).err();
     let mut report = world.report(seed);
     if let Some(panic) = panic {
@@ -66,7 +103,7 @@ pub fn run_seed(seed: u64, options: &Options) -> SeedReport {
             at: world.heap.now(),
         });
     }
-    if report.violation.is_none() {
+    if report.violation.is_none() && options.clients.is_none() {
         report.violation = too_little(&report, &world);
     }
     report
@@ -115,6 +152,8 @@ impl World {
             elections: self.witness.elections(),
             snapshots: self.snapshots,
             marks: self.marks.clone().and(&self.judges.marks),
+            features: self.swarm.features.clone(),
+            schedule: self.schedule.clone(),
             violation: self.violation.clone(),
         }
     }

@@ -12,6 +12,7 @@ use crate::mutant::Mutant;
 use crate::network::Slot;
 use crate::process::{Machine, Stage};
 use crate::rng::Chance;
+use crate::trace_stream::{TraceEvent, role_name};
 use crate::watchers::HubWork;
 use crate::witness::Keyspace;
 use clocks::GroupId;
@@ -39,7 +40,7 @@ impl World {
     }
 
     pub(crate) fn on_step(&mut self, slot: Slot, machine: Machine) {
-        self.tell_narrator(|| format!("node {slot} steps {machine:?}"));
+        self.detail(|| format!("node {slot} steps {machine:?}"));
         self.process(slot).scheduled[machine as usize] = false;
         match machine {
             Machine::Log => self.step_log(slot),
@@ -53,7 +54,7 @@ impl World {
         let process = self.nodes[slot].process.as_mut().expect("events of a past life are dropped");
         if process.wake_at == Some(at) {
             process.wake_at = None;
-            self.tell_narrator(|| format!("node {slot} has a deadline"));
+            self.detail(|| format!("node {slot} has a deadline"));
             self.wake(slot, Machine::Log);
         }
     }
@@ -151,7 +152,7 @@ impl World {
     }
 
     fn on_log_effect(&mut self, slot: Slot, effect: LogEffect) {
-        self.tell_narrator(|| format!("node {slot} log: {effect:?}"));
+        self.detail(|| format!("node {slot} log: {effect:?}"));
         match effect {
             LogEffect::Send { to, message } => {
                 // Nobody is connected to a member that has been replaced.
@@ -171,6 +172,14 @@ impl World {
             }
             LogEffect::RoleChanged { group, role, term, .. } => {
                 self.trace.number(term.0);
+                let (node, term_number, role_name) = (slot, term.0, role_name(role));
+                let group_number = group.0;
+                self.observe(|| TraceEvent::Role {
+                    node,
+                    group: group_number,
+                    role: role_name,
+                    term: term_number,
+                });
                 if role == Role::Leader {
                     let checked = self.judges.led_anew(group, self.nodes[slot].id);
                     self.check(checked);
@@ -190,6 +199,10 @@ impl World {
     /// None if the process ends at it.
     fn witness_applier_event(&mut self, slot: Slot, event: ApplierEvent) -> Option<ApplierEvent> {
         let ApplierEvent::Apply { group, mut entries } = event else { return Some(event) };
+        if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
+            let (first, last) = (first.position.index, last.position.index);
+            self.observe(|| TraceEvent::Commit { node: slot, group: group.0, first, last });
+        }
         let checked = self.witness.committed(slot, group, &entries);
         self.check(checked);
         let checked = self.judges.decided(group, &entries, self.heap.now());
@@ -239,13 +252,15 @@ impl World {
     }
 
     fn on_applier_effect(&mut self, slot: Slot, effect: ApplierEffect) {
-        self.tell_narrator(|| format!("node {slot} applier: {effect:?}"));
+        self.detail(|| format!("node {slot} applier: {effect:?}"));
         match effect {
             ApplierEffect::Log(mut event) => {
                 self.plant_lease_clock(slot, &mut event);
                 self.plant_early_answer(slot, &event);
                 if let LogEvent::SnapshotWritten { group, position, done: true, .. } = &event {
                     self.snapshots += 1;
+                    let (node, group_number, index) = (slot, group.0, position.index);
+                    self.observe(|| TraceEvent::Snapshot { node, group: group_number, index });
                     self.witness.snapshot_installed(slot, *group, position.index);
                 }
                 let event = self.forget_changes(slot, event);

@@ -3,7 +3,10 @@
 use simulator::{Feature, Options, run_seed};
 
 fn must_pass(seed: u64, features: &'static [Feature]) {
-    let report = run_seed(seed, &Options { features: Some(features), ..Options::default() });
+    let report = run_seed(
+        seed,
+        &Options { features: Some(features.iter().copied().collect()), ..Options::default() },
+    );
     assert!(report.violation.is_none(), "{report}");
 }
 

@@ -29,7 +29,8 @@ fn seeds_5_to_9() {
 #[test]
 fn members_are_replaced_under_load() {
     const MEMBERSHIP: &[Feature] = &[Feature::Membership];
-    let options = Options { features: Some(MEMBERSHIP), ..Options::default() };
+    let options =
+        Options { features: Some(MEMBERSHIP.iter().copied().collect()), ..Options::default() };
     let totals = run_seeds(100..103, &options, |report| {
         println!("{report}");
         assert!(report.violation.is_none(), "seed {} failed", report.seed);

@@ -98,7 +98,7 @@ const ROWS: [Row; 12] = [
     Row {
         name: "simulator",
         ours: &["clocks", "consensus", "wal", "store", "replica", "wire", "checkers"],
-        external: &["bytes", "crc32c"],
+        external: &["bytes", "crc32c", "serde", "serde_json"],
         development: &["goldenscript", "proptest"],
     },
     Row {
