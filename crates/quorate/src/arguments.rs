@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use simulator::Profile;
 
 /// Distributed guarantees behind the wire protocols that clients already speak.
 #[derive(Debug, Parser)]
@@ -284,8 +285,8 @@ pub(crate) struct SequenceOptions {
 /// Options of `sim`.
 #[derive(Debug, Args)]
 pub(crate) struct SimOptions {
-    /// Seeds to run, for example 0..200; the last one is left out.
-    #[arg(long, value_parser = parse_seeds, required_unless_present = "seed")]
+    /// Seeds to run, for example 0..200; the last one is left out [default: 0..50].
+    #[arg(long, value_parser = parse_seeds)]
     pub(crate) seeds: Option<Range<u64>>,
     /// One seed to run, for example one that failed.
     #[arg(long, conflicts_with = "seeds")]
@@ -293,6 +294,44 @@ pub(crate) struct SimOptions {
     /// Seeds to run at a time [default: one per core].
     #[arg(long)]
     pub(crate) jobs: Option<usize>,
+    /// Begin no more seeds after so many hours, for example 0.5; without --seeds, go on until then.
+    #[arg(long, value_parser = parse_hours, conflicts_with = "seed")]
+    pub(crate) hours: Option<f64>,
+    /// Members of every cluster, from 3 to 5 [default: what each seed draws].
+    #[arg(long, value_parser = parse_nodes)]
+    pub(crate) nodes: Option<usize>,
+    /// Kind of world: calm, swarm, hostile, wan; or beyond-clock-bound, lying-fsync, which go
+    /// beyond what is promised and must end in a violation that is found.
+    #[arg(long, value_parser = parse_profile, default_value = "swarm")]
+    pub(crate) profile: Profile,
+    /// Write what happens in the one seed to this file, a line of JSON an event (docs/trace.md).
+    #[arg(long)]
+    pub(crate) trace: Option<PathBuf>,
+    /// Have the trace say what every machine does, too.
+    #[arg(long, requires = "trace")]
+    pub(crate) details: bool,
+    /// Look long for the shortest way in which the first seed fails, instead of for a minute.
+    #[arg(long)]
+    pub(crate) shrink: bool,
+    /// Where a page about the first seed that fails is written.
+    #[arg(long, default_value = ".")]
+    pub(crate) report: PathBuf,
+}
+
+fn parse_profile(text: &str) -> Result<Profile, String> {
+    let found = Profile::ALL.into_iter().find(|(name, _)| *name == text);
+    let names = || Profile::ALL.map(|(name, _)| name).join(", ");
+    found.map(|(_, profile)| profile).ok_or_else(|| format!("it must be one of {}", names()))
+}
+
+fn parse_nodes(text: &str) -> Result<usize, String> {
+    let nodes = text.parse().ok().filter(|nodes| (3..=5).contains(nodes));
+    nodes.ok_or_else(|| "it must be 3, 4 or 5".to_owned())
+}
+
+fn parse_hours(text: &str) -> Result<f64, String> {
+    let hours = text.parse().ok().filter(|hours| *hours > 0.0 && *hours <= 10_000.0);
+    hours.ok_or_else(|| "it must be a number of hours above 0".to_owned())
 }
 
 fn parse_seeds(text: &str) -> Result<Range<u64>, String> {

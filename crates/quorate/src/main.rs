@@ -10,6 +10,7 @@ mod join;
 mod restore;
 mod sequence;
 mod sim;
+mod sim_progress;
 mod snapshot;
 mod start;
 mod status;
