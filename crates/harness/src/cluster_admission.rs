@@ -47,17 +47,18 @@ pub struct Admitted {
 
 /// Has the new member added, or finds that it was.
 ///
-/// An error is one plain sentence.
+/// An error is one plain sentence, which also tells if somebody was removed by then.
 pub async fn admit(wanted: &Admission) -> Result<Admitted, String> {
     let give_up = Instant::now() + PATIENCE;
+    let mut removal = None;
     loop {
-        let error = match try_to_admit(wanted).await {
+        let error = match try_to_admit(wanted, &mut removal).await {
             Ok(admitted) => return Ok(admitted),
-            Err(Setback::Final(sentence)) => return Err(sentence),
+            Err(Setback::Final(sentence)) => return Err(with_removal(sentence, removal)),
             Err(Setback::NotNow(sentence)) => sentence,
         };
         if Instant::now() >= give_up {
-            return Err(error);
+            return Err(with_removal(error, removal));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -84,34 +85,101 @@ impl Setback {
     }
 }
 
-async fn try_to_admit(wanted: &Admission) -> Result<Admitted, Setback> {
+/// What this join has done to the member that it replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removal {
+    /// Asked for; what became of it, the next listing of the members shows.
+    Asked(u64),
+    Done(u64),
+}
+
+impl Removal {
+    fn id(self) -> u64 {
+        let (Removal::Asked(id) | Removal::Done(id)) = self;
+        id
+    }
+}
+
+fn with_removal(sentence: String, removal: Option<Removal>) -> String {
+    match removal {
+        None => sentence,
+        Some(Removal::Asked(id)) => format!(
+            "{sentence}; member {id:x} may have been removed: if it is not listed any more, the \
+             same command without --replace goes on"
+        ),
+        Some(Removal::Done(id)) => format!(
+            "{sentence}; member {id:x} was removed: the same command without --replace goes on"
+        ),
+    }
+}
+
+async fn try_to_admit(
+    wanted: &Admission,
+    removal: &mut Option<Removal>,
+) -> Result<Admitted, Setback> {
     let client = connect(&wanted.access, &wanted.from).await.map_err(Setback::NotNow)?;
     let listing = |error: CallError| Setback::of("the members cannot be listed", &error);
     let members = client.members_now().await.map_err(listing)?;
-    if let Some(known) = at(&members, &wanted.peer_url)
-        && !is_to_be_replaced(known, wanted)
-    {
-        return already_there(known, &members, wanted);
-    }
-    let mut remaining = members;
-    if let Some(old) = &wanted.replace
-        && let Some(gone) = find(&remaining, old)?
-    {
-        let removed = client.remove_member(gone).await;
-        let removing = |error: CallError| Setback::of(&format!("{old} cannot be removed"), &error);
-        remaining = removed.map_err(removing)?;
-    }
-    if remaining.iter().any(|member| member.name == wanted.name) {
-        return Err(Setback::Final(format!(
-            "a member is called {} already: choose another --name, or say --replace {}",
-            wanted.name, wanted.name
-        )));
+    match next_step(&members, wanted, *removal).map_err(Setback::Final)? {
+        Step::Start(admitted) => return Ok(admitted),
+        Step::Remove(old) => {
+            let removed = client.remove_member(old).await;
+            match &removed {
+                Ok(_) => *removal = Some(Removal::Done(old)),
+                Err(CallError::Unknown(_)) => *removal = Some(Removal::Asked(old)),
+                // This time; an earlier request may still be on its way.
+                Err(CallError::Refused(_)) => {}
+            }
+            let step = format!("member {old:x} cannot be removed");
+            removed.map_err(|error| Setback::of(&step, &error))?;
+        }
+        Step::Add => *removal = removal.map(|removal| Removal::Done(removal.id())),
     }
     let added = client.add_member(&wanted.peer_url, wanted.learner).await;
     let adding =
         |error: CallError| Setback::of(&format!("{} cannot be added", wanted.name), &error);
     let (id, members) = added.map_err(adding)?;
     Ok(admitted(id, wanted.learner, &members, wanted))
+}
+
+/// What is left to be done.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Remove this member, then add the new one.
+    Remove(u64),
+    Add,
+    /// It has been added.
+    Start(Admitted),
+}
+
+/// Whatever the listing shows to be in the way is said before anybody is removed.
+fn next_step(
+    members: &[Member],
+    wanted: &Admission,
+    removal: Option<Removal>,
+) -> Result<Step, String> {
+    if let Some(known) = at(members, &wanted.peer_url)
+        && !is_to_be_replaced(known, wanted)
+    {
+        return already_there(known, members, wanted).map(Step::Start);
+    }
+    let old = match (&wanted.replace, removal) {
+        (None, _) => None,
+        // By its id: another may bear the name.
+        (Some(_), Some(begun)) => Some(begun.id()),
+        (Some(old), None) => Some(find(members, old)?),
+    };
+    let mut others = members.iter().filter(|member| Some(member.id) != old);
+    if others.any(|member| member.name == wanted.name) {
+        let name = &wanted.name;
+        let or = match old {
+            None => format!(", or say --replace {name}"),
+            Some(_) => String::new(),
+        };
+        return Err(format!("a member is called {name} already: choose another --name{or}"));
+    }
+    let still_there = |id: &u64| members.iter().any(|member| member.id == *id);
+    Ok(old.filter(still_there).map_or(Step::Add, Step::Remove))
 }
 
 async fn connect(access: &ClientAccess, endpoints: &[String]) -> Result<MemberClient, String> {
@@ -141,19 +209,19 @@ fn is_to_be_replaced(known: &Member, wanted: &Admission) -> bool {
     has_started && wanted.replace.as_ref().is_some_and(|old| is_called(known, old))
 }
 
-/// The id of the one to remove; none if an earlier attempt has removed it, as far as a name tells.
-fn find(members: &[Member], name_or_id: &str) -> Result<Option<u64>, Setback> {
+/// The id of the one to remove: never by a guess.
+fn find(members: &[Member], name_or_id: &str) -> Result<u64, String> {
     let mut called = members.iter().filter(|member| is_called(member, name_or_id));
     match (called.next(), called.next()) {
-        (Some(one), None) => Ok(Some(one.id)),
-        (Some(_), Some(_)) => Err(Setback::Final(format!(
-            "more than one member is called {name_or_id}: say --replace with an id"
-        ))),
-        (None, _) => Err(Setback::Final(format!(
-            "no member is called {name_or_id}: the members are {}; without --replace this one \
-             joins in addition",
+        (Some(one), None) => Ok(one.id),
+        (Some(_), Some(_)) => {
+            Err(format!("more than one member is called {name_or_id}: say --replace with an id"))
+        }
+        (None, _) => Err(format!(
+            "no member is called {name_or_id}: the members are {}; if it was removed before, or \
+             this one joins in addition, leave --replace out",
             names(members)
-        ))),
+        )),
     }
 }
 
@@ -169,15 +237,15 @@ fn already_there(
     known: &Member,
     members: &[Member],
     wanted: &Admission,
-) -> Result<Admitted, Setback> {
+) -> Result<Admitted, String> {
     if known.name.is_empty() {
         return Ok(admitted(known.id, known.is_learner, members, wanted));
     }
-    Err(Setback::Final(format!(
+    Err(format!(
         "{} is the address of {} ({:x}), which has started before, with another data directory: \
          say --replace {:x} if that directory is lost",
         wanted.peer_url, known.name, known.id, known.id
-    )))
+    ))
 }
 
 fn admitted(id: u64, learner: bool, members: &[Member], wanted: &Admission) -> Admitted {
@@ -209,39 +277,62 @@ mod tests {
         }
     }
 
-    fn said(setback: Setback) -> String {
-        match setback {
-            Setback::Final(sentence) | Setback::NotNow(sentence) => sentence,
-        }
-    }
-
     #[test]
     fn whoever_was_added_and_never_started_goes_on_where_it_stopped() {
         let members = [member(1, "n1", "http://a:1"), member(4, "", "http://d:1")];
-        let known = at(&members, "http://d:1").expect("listed");
-        let admitted = already_there(known, &members, &wanted(Some("n2"))).map_err(said);
-        let admitted = admitted.expect("it may start");
-        assert_eq!(admitted.id, 4);
-        assert_eq!(admitted.initial_cluster, "n1=http://a:1,n4=http://d:1");
+        for replace in [None, Some("n2")] {
+            let step = next_step(&members, &wanted(replace), None);
+            let Ok(Step::Start(admitted)) = step else { panic!("it may start, not {step:?}") };
+            assert_eq!(admitted.id, 4);
+            assert_eq!(admitted.initial_cluster, "n1=http://a:1,n4=http://d:1");
+        }
     }
 
     #[test]
     fn an_address_that_is_in_use_must_be_replaced_by_name() {
         let members = [member(0xa, "n1", "http://d:1")];
-        let refused = already_there(&members[0], &members, &wanted(None)).expect_err("in use");
-        assert!(said(refused).ends_with("say --replace a if that directory is lost"));
-        assert!(is_to_be_replaced(&members[0], &wanted(Some("n1"))));
-        assert!(is_to_be_replaced(&members[0], &wanted(Some("A"))));
-        assert!(!is_to_be_replaced(&members[0], &wanted(Some("n2"))));
+        let refused = next_step(&members, &wanted(None), None).expect_err("in use");
+        assert!(refused.ends_with("say --replace a if that directory is lost"), "{refused}");
+        for old in ["n1", "A"] {
+            assert_eq!(next_step(&members, &wanted(Some(old)), None), Ok(Step::Remove(0xa)));
+        }
+        next_step(&members, &wanted(Some("n2")), None).expect_err("in use by another");
     }
 
     #[test]
     fn nobody_is_removed_on_a_guess() {
         let members = [member(1, "twin", "http://a:1"), member(2, "twin", "http://b:1")];
-        assert!(
-            said(find(&members, "twin").expect_err("two")).contains("say --replace with an id")
-        );
-        assert!(said(find(&members, "n9").expect_err("none")).contains("twin (1), twin (2)"));
-        assert!(matches!(find(&members, "2"), Ok(Some(2))));
+        let step = |old| next_step(&members, &wanted(Some(old)), None);
+        assert!(step("twin").expect_err("two").contains("say --replace with an id"));
+        let none = step("n9").expect_err("none");
+        assert!(none.contains("twin (1), twin (2)") && none.contains("leave --replace out"));
+        assert_eq!(step("2"), Ok(Step::Remove(2)));
+    }
+
+    #[test]
+    fn a_name_that_another_member_has_is_refused_before_anybody_is_removed() {
+        let members = [member(1, "n1", "http://a:1"), member(4, "n4", "http://b:1")];
+        let refused = next_step(&members, &wanted(Some("n1")), None).expect_err("n4 is taken");
+        assert_eq!(refused, "a member is called n4 already: choose another --name");
+        let refused = next_step(&members, &wanted(None), None).expect_err("n4 is taken");
+        assert!(refused.ends_with("or say --replace n4"), "{refused}");
+        assert_eq!(next_step(&members, &wanted(Some("n4")), None), Ok(Step::Remove(4)));
+    }
+
+    #[test]
+    fn a_removal_is_remembered_by_id_and_told_if_the_rest_fails() {
+        let wanted = wanted(Some("n2"));
+        let before = [member(1, "n1", "http://a:1"), member(2, "n2", "http://b:1")];
+        // The answer was lost: whether it had its effect, the listing says.
+        let asked = Some(Removal::Asked(2));
+        assert_eq!(next_step(&before, &wanted, asked), Ok(Step::Remove(2)));
+        assert_eq!(next_step(&before[..1], &wanted, asked), Ok(Step::Add));
+        // Somebody else who took the name meanwhile stays.
+        let after = [member(1, "n1", "http://a:1"), member(7, "n2", "http://c:1")];
+        assert_eq!(next_step(&after, &wanted, Some(Removal::Done(2))), Ok(Step::Add));
+        let told = with_removal("no".to_owned(), Some(Removal::Done(2)));
+        assert_eq!(told, "no; member 2 was removed: the same command without --replace goes on");
+        assert!(with_removal("no".to_owned(), asked).contains("may have been removed"));
+        assert_eq!(with_removal("no".to_owned(), None), "no");
     }
 }
