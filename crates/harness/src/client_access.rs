@@ -9,16 +9,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::WantsClientCert;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{self, ClientConfig, ConfigBuilder, RootCertStore};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
+use crate::member_client::CallError;
 use crate::proto::etcdserverpb::AuthenticateRequest;
 use crate::proto::etcdserverpb::auth_client::AuthClient;
 
@@ -51,6 +53,32 @@ struct User {
 impl std::fmt::Debug for User {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "User {{ name: {:?}, .. }}", self.name)
+    }
+}
+
+/// Why there is no connection, by what to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectError {
+    /// Nobody answers there: another try may find somebody.
+    Unreachable(String),
+    /// What is said of TLS or of the user does not fit: another try changes nothing.
+    Refused(String),
+}
+
+/// Of a question, which has no effect.
+impl From<CallError> for ConnectError {
+    fn from(error: CallError) -> ConnectError {
+        match error {
+            CallError::Refused(why) => ConnectError::Refused(why),
+            CallError::Unknown(why) => ConnectError::Unreachable(why),
+        }
+    }
+}
+
+impl From<ConnectError> for String {
+    fn from(error: ConnectError) -> String {
+        let (ConnectError::Unreachable(sentence) | ConnectError::Refused(sentence)) = error;
+        sentence
     }
 }
 
@@ -100,26 +128,29 @@ impl ClientAccess {
     }
 
     /// `host:port` of an endpoint that may be a URL, as stock clients take it.
-    ///
-    /// # Errors
-    /// If the URL wants TLS and there is nobody to believe.
-    pub fn address(&self, endpoint: &str) -> Result<String, String> {
-        if endpoint.starts_with("https://") && !self.is_secure() {
-            return Err(format!("{endpoint} needs --cacert, the authority to believe"));
-        }
-        let bare = endpoint.split_once("://").map_or(endpoint, |(_, bare)| bare);
-        Ok(bare.trim_end_matches('/').to_owned())
+    fn address<'a>(&self, endpoint: &'a str) -> Result<&'a str, ConnectError> {
+        let (scheme, bare) = endpoint.split_once("://").unwrap_or(("", endpoint));
+        let refusal = match (scheme, self.is_secure()) {
+            ("https", false) => format!("{endpoint} needs --cacert, the authority to believe"),
+            ("http", true) => format!("{endpoint} is without TLS: leave --cacert out"),
+            ("" | "http" | "https", _) => return Ok(bare.trim_end_matches('/')),
+            _ => format!("{endpoint} is no endpoint: say host:port, or a URL of http or https"),
+        };
+        Err(ConnectError::Refused(refusal))
     }
 
-    /// A channel to `address` (`host:port`), authenticated if there is a user.
+    /// A channel to `endpoint` (`host:port` or a URL), authenticated if there is a user.
     pub(crate) async fn channel(
         &self,
-        address: &str,
+        endpoint: &str,
         timeout: Duration,
-    ) -> Result<Transport, String> {
+    ) -> Result<Transport, ConnectError> {
+        let address = self.address(endpoint)?;
         let scheme = if self.is_secure() { "https" } else { "http" };
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
-            .map_err(|error| format!("{address} is not an address: {error}"))?
+            .map_err(|error| {
+                ConnectError::Refused(format!("{address} is not an address: {error}"))
+            })?
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(timeout)
             .tcp_nodelay(true);
@@ -129,13 +160,12 @@ impl ClientAccess {
             if let Some((certificate, key)) = &tls.own {
                 config = config.identity(Identity::from_pem(certificate, key));
             }
-            endpoint = endpoint
-                .tls_config(config)
-                .map_err(|error| format!("certificates for {address}: {}", innermost(&error)))?;
+            endpoint = endpoint.tls_config(config).map_err(|error| {
+                ConnectError::Refused(format!("certificates for {address}: {}", innermost(&error)))
+            })?;
         }
         let channel = endpoint.connect().await;
-        let channel = channel
-            .map_err(|error| format!("cannot connect to {address}: {}", innermost(&error)))?;
+        let channel = channel.map_err(|error| no_connection(address, &error))?;
         let token = match &self.user {
             None => None,
             Some(user) => authenticate(channel.clone(), user).await?,
@@ -144,16 +174,66 @@ impl ClientAccess {
     }
 
     /// A connection for plain HTTP.
-    pub(crate) async fn stream(&self, address: &str) -> Result<Box<dyn Stream>, String> {
+    pub(crate) async fn stream(&self, endpoint: &str) -> Result<Box<dyn Stream>, String> {
+        let address = self.address(endpoint)?;
         let failed = |error: std::io::Error| format!("cannot connect to {address}: {error}");
         let stream = TcpStream::connect(address).await.map_err(failed)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
-        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        let host = host.trim_matches(['[', ']']).to_owned();
-        let name = ServerName::try_from(host).map_err(|error| format!("{address}: {error}"))?;
         let connector = TlsConnector::from(Arc::new(tls.config()?));
-        Ok(Box::new(connector.connect(name, stream).await.map_err(failed)?))
+        Ok(Box::new(connector.connect(host(address)?, stream).await.map_err(failed)?))
     }
+
+    /// Whether the conversation is plain, and whoever listens at `endpoint` would speak TLS: that
+    /// shows only when nothing comes back.
+    pub(crate) async fn lacks_tls(&self, endpoint: &str) -> bool {
+        let (false, Ok(address)) = (self.is_secure(), self.address(endpoint)) else { return false };
+        let probe = async {
+            let stream = TcpStream::connect(address).await.ok()?;
+            let config = client_config(RootCertStore::empty()).ok()?.with_no_client_auth();
+            let connector = TlsConnector::from(Arc::new(config));
+            // Nobody vouches for any certificate, but one is shown.
+            let error = connector.connect(host(address).ok()?, stream).await.err()?;
+            let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+            use rustls::Error::{AlertReceived, InvalidCertificate};
+            Some(matches!(error, InvalidCertificate(_) | AlertReceived(_)))
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, probe).await.ok().flatten().unwrap_or(false)
+    }
+}
+
+/// The name that a certificate must be valid for.
+fn host(address: &str) -> Result<ServerName<'static>, String> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_matches(['[', ']']).to_owned();
+    ServerName::try_from(host).map_err(|error| format!("{address}: {error}"))
+}
+
+fn no_connection(address: &str, error: &tonic::transport::Error) -> ConnectError {
+    let first: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut chain = std::iter::successors(first, |error| error.source());
+    // An error of the system's that wraps another one does not name it as its source.
+    let about_tls = chain.find_map(|error| match error.downcast_ref::<std::io::Error>() {
+        Some(error) => error.get_ref()?.downcast_ref::<rustls::Error>(),
+        None => error.downcast_ref::<rustls::Error>(),
+    });
+    match about_tls {
+        None => {
+            ConnectError::Unreachable(format!("cannot connect to {address}: {}", innermost(error)))
+        }
+        Some(rustls::Error::InvalidMessage(_)) => ConnectError::Refused(format!(
+            "{address} does not speak TLS: without it, leave --cacert out"
+        )),
+        Some(error) => ConnectError::Refused(format!("TLS with {address}: {error}")),
+    }
+}
+
+fn client_config(
+    roots: RootCertStore,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots))
 }
 
 impl ClientTls {
@@ -166,10 +246,7 @@ impl ClientTls {
         if roots.is_empty() {
             return Err("the authority's file holds no PEM certificate".to_owned());
         }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots);
+        let config = client_config(roots)?;
         let Some((chain, key)) = &self.own else { return Ok(config.with_no_client_auth()) };
         let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|error| format!("the own certificate: {error}"))?;
@@ -185,17 +262,24 @@ impl ClientTls {
 async fn authenticate(
     channel: Channel,
     user: &User,
-) -> Result<Option<MetadataValue<Ascii>>, String> {
+) -> Result<Option<MetadataValue<Ascii>>, ConnectError> {
     let request = AuthenticateRequest { name: user.name.clone(), password: user.password.clone() };
     let reply = match AuthClient::new(channel).authenticate(request).await {
         Ok(reply) => reply.into_inner(),
         Err(status) if status.message().ends_with("authentication is not enabled") => {
             return Ok(None);
         }
-        Err(status) => return Err(format!("{}: {}", user.name, status.message())),
+        Err(status) => {
+            let sentence = format!("{}: {}", user.name, status.message());
+            return Err(match CallError::from(status) {
+                CallError::Refused(_) => ConnectError::Refused(sentence),
+                CallError::Unknown(_) => ConnectError::Unreachable(sentence),
+            });
+        }
     };
     let token = reply.token.parse();
-    token.map(Some).map_err(|_| "the member's token cannot be sent back".to_owned())
+    let unfit = |_| ConnectError::Refused("the member's token cannot be sent back".to_owned());
+    token.map(Some).map_err(unfit)
 }
 
 /// Adds the token.
@@ -221,6 +305,11 @@ pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local_certificates::LocalCertificates;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
 
     #[test]
     fn half_of_what_tls_needs_is_refused() {
@@ -230,9 +319,77 @@ mod tests {
         };
         assert!(refusal(None, Some(file), None).contains("go together"));
         assert!(refusal(Some(file), None, None).contains("/no/such/file"));
-        let plain = ClientAccess::read(None, None, None).expect("nothing is needed");
-        assert_eq!(plain.address("http://a:1/"), Ok("a:1".to_owned()));
-        assert!(plain.address("https://a:1").expect_err("not plain").contains("--cacert"));
+    }
+
+    #[test]
+    fn an_endpoint_may_be_a_url_that_fits() {
+        let plain = ClientAccess::default();
+        for endpoint in ["a:1", "http://a:1", "http://a:1/"] {
+            assert_eq!(plain.address(endpoint), Ok("a:1"));
+        }
+        let refused = |access: &ClientAccess, endpoint| {
+            let Err(ConnectError::Refused(why)) = access.address(endpoint) else {
+                panic!("{endpoint} does not fit");
+            };
+            why
+        };
+        assert!(refused(&plain, "https://a:1").contains("needs --cacert"));
+        assert!(refused(&plain, "unix://a").contains("no endpoint"));
+        let tls = ClientTls { authority: Vec::new(), own: None };
+        let secure = ClientAccess { tls: Some(Arc::new(tls)), user: None };
+        assert_eq!(secure.address("https://a:1"), Ok("a:1"));
+        assert!(refused(&secure, "http://a:1").contains("leave --cacert out"));
+    }
+
+    /// Nobody says in advance whether there is TLS; both mistakes are found out.
+    #[tokio::test]
+    async fn tls_on_one_side_alone_is_said_plainly() {
+        let directory = std::env::temp_dir().join(format!("quorate-half-{}", std::process::id()));
+        let files = LocalCertificates::make(&directory).expect("certificates");
+        let secure = ClientAccess::read(Some(&files.authority), None, None).expect("an authority");
+        let pem = |path| std::fs::read(path).expect("a file");
+        let chain = CertificateDer::pem_slice_iter(&pem(&files.member)).flatten().collect();
+        let key = PrivateKeyDer::from_pem_slice(&pem(&files.member_key)).expect("a key");
+        let server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("sound")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("they fit");
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let (tls, plain) = (listener().await, listener().await);
+        let addresses = [&tls, &plain].map(|port| port.local_addr().expect("bound").to_string());
+        let serve = async {
+            loop {
+                tokio::select! {
+                    accepted = tls.accept() => {
+                        drop(acceptor.accept(accepted.expect("one").0).await);
+                    }
+                    accepted = plain.accept() => {
+                        let mut stream = accepted.expect("one").0;
+                        drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await);
+                    }
+                }
+            }
+        };
+        let ask = async {
+            let nobody = ClientAccess::default();
+            assert!(nobody.lacks_tls(&addresses[0]).await);
+            assert!(!nobody.lacks_tls(&addresses[1]).await);
+            assert!(!secure.lacks_tls(&addresses[0]).await);
+            let refused = secure.channel(&addresses[1], CONNECT_TIMEOUT).await;
+            let Err(ConnectError::Refused(why)) = refused else { panic!("it is plain") };
+            assert!(why.contains("does not speak TLS"), "{why}");
+        };
+        tokio::select! {
+            () = ask => {}
+            () = serve => {}
+        }
+        std::fs::remove_dir_all(&directory).expect("the test's own directory");
+    }
+
+    async fn listener() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.expect("a free port")
     }
 
     #[test]

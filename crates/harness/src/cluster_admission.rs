@@ -5,8 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::client_access::ClientAccess;
-use crate::member_client::{CallError, MemberClient};
+use crate::client_access::{ClientAccess, ConnectError};
+use crate::first_contact::first_contact;
+use crate::member_client::CallError;
 use crate::proto::etcdserverpb::Member;
 
 /// How long one call may take.
@@ -117,7 +118,11 @@ async fn try_to_admit(
     wanted: &Admission,
     removal: &mut Option<Removal>,
 ) -> Result<Admitted, Setback> {
-    let client = connect(&wanted.access, &wanted.from).await.map_err(Setback::NotNow)?;
+    let contact = first_contact(&wanted.access, &wanted.from, CALL_TIMEOUT).await;
+    let (client, _) = contact.map_err(|error| match error {
+        ConnectError::Unreachable(sentence) => Setback::NotNow(sentence),
+        ConnectError::Refused(sentence) => Setback::Final(sentence),
+    })?;
     let listing = |error: CallError| Setback::of("the members cannot be listed", &error);
     let members = client.members_now().await.map_err(listing)?;
     match next_step(&members, wanted, *removal).map_err(Setback::Final)? {
@@ -180,18 +185,6 @@ fn next_step(
     }
     let still_there = |id: &u64| members.iter().any(|member| member.id == *id);
     Ok(old.filter(still_there).map_or(Step::Add, Step::Remove))
-}
-
-async fn connect(access: &ClientAccess, endpoints: &[String]) -> Result<MemberClient, String> {
-    let mut complaints = Vec::new();
-    for endpoint in endpoints {
-        let address = access.address(endpoint)?;
-        match MemberClient::connect_by(access, &address, CALL_TIMEOUT).await {
-            Ok(client) => return Ok(client),
-            Err(complaint) => complaints.push(complaint),
-        }
-    }
-    Err(format!("no member answers: {}", complaints.join("; ")))
 }
 
 fn at<'a>(members: &'a [Member], peer_url: &str) -> Option<&'a Member> {

@@ -20,5 +20,6 @@ pub mod watch_recorder;
 
 mod failover_load;
 mod failover_verdict;
+mod first_contact;
 mod rolling_upgrade;
 mod seeded_choice;

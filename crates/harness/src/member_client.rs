@@ -3,12 +3,13 @@
 //! A request whose fate is not certain is [`CallError::Unknown`]; only a refusal that the protocol
 //! defines as such is [`CallError::Refused`]. Not here: retrying, which would hide both.
 
+use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::client_access::{ClientAccess, Transport};
+use crate::client_access::{ClientAccess, Transport, innermost};
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::etcdserverpb::kv_client::KvClient;
@@ -31,6 +32,14 @@ pub enum CallError {
     Unknown(String),
 }
 
+impl CallError {
+    /// Without what is known of the effect: for requests that have none.
+    pub(crate) fn why(&self) -> &str {
+        let (CallError::Refused(why) | CallError::Unknown(why)) = self;
+        why
+    }
+}
+
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -44,7 +53,13 @@ impl std::error::Error for CallError {}
 
 impl From<Status> for CallError {
     fn from(status: Status) -> CallError {
-        let text = format!("{:?}: {}", status.code(), status.message());
+        let mut text = format!("{:?}: {}", status.code(), status.message());
+        if let Some(cause) = status.source() {
+            text = format!("{text}: {}", innermost(cause));
+        }
+        if status.message().ends_with("user name is empty") {
+            text.push_str(" (authentication is on: say --user)");
+        }
         match status.code() {
             Code::InvalidArgument
             | Code::NotFound
@@ -78,7 +93,8 @@ pub struct MemberClient {
 }
 
 impl MemberClient {
-    /// Connects to `address` (`host:port`) plainly, or says why not; every request gets `timeout`.
+    /// Connects to `address` (`host:port` or a URL) plainly, or says why not; every request gets
+    /// `timeout`.
     pub async fn connect(address: &str, timeout: Duration) -> Result<MemberClient, String> {
         MemberClient::connect_by(&ClientAccess::default(), address, timeout).await
     }
@@ -89,7 +105,17 @@ impl MemberClient {
         address: &str,
         timeout: Duration,
     ) -> Result<MemberClient, String> {
-        Ok(MemberClient { channel: access.channel(address, timeout).await? })
+        Ok(MemberClient::over(access.channel(address, timeout).await?))
+    }
+
+    /// One that is connected.
+    pub(crate) fn over(channel: Transport) -> MemberClient {
+        MemberClient { channel }
+    }
+
+    /// The connection, for services that have no method here.
+    pub(crate) fn channel(&self) -> Transport {
+        self.channel.clone()
     }
 
     /// Sets `key`; returns the revision of the write.

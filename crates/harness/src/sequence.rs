@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client_access::{ClientAccess, Transport};
+use crate::first_contact::first_contact;
 use crate::member_client::CallError;
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::etcdserverpb::kv_client::KvClient;
@@ -24,22 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// One sentence; it says whether a number may have been taken for nothing.
 pub async fn next(access: &ClientAccess, endpoints: &[String], name: &str) -> Result<i64, String> {
-    let mut refusals = Vec::new();
-    for endpoint in endpoints {
-        match access.channel(endpoint, TIMEOUT).await {
-            Ok(channel) => return take(KvClient::new(channel), name).await,
-            Err(refusal) => refusals.push(refusal),
-        }
-    }
-    Err(refusals.join("; "))
+    let (member, _) = first_contact(access, endpoints, TIMEOUT).await?;
+    take(KvClient::new(member.channel()), name).await
 }
 
 async fn take(mut client: KvClient<Transport>, name: &str) -> Result<i64, String> {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
         let look = RangeRequest { key: name.into(), ..RangeRequest::default() };
-        let found = client.range(look).await.map_err(|status| CallError::from(status).to_string());
-        let version = found?.into_inner().kvs.first().map_or(0, |pair| pair.version);
+        let found = client.range(look).await.map_err(CallError::from);
+        let found = found.map_err(|error| error.why().to_owned())?;
+        let version = found.into_inner().kvs.first().map_or(0, |pair| pair.version);
         match client.txn(advance(name, version)).await.map_err(CallError::from) {
             Ok(reply) if reply.get_ref().succeeded => return Ok(version + 1),
             // Somebody was faster: that number is theirs.

@@ -9,11 +9,17 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client_access::ClientAccess;
+use crate::client_access::{ClientAccess, ConnectError};
+use crate::first_contact::first_contact;
 use crate::member_client::MemberClient;
+use crate::proto::etcdserverpb::Member;
 
 /// How long one member may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Roles of members that do not say what they are.
+const UNREACHABLE: &str = "unreachable";
+const REFUSED: &str = "refused";
 
 /// Most bytes of metrics that are read from a member.
 const METRICS_BYTES_MAX: u64 = 16 << 20;
@@ -27,7 +33,7 @@ pub struct MemberStatus {
     pub id: String,
     /// Where clients reach it (`host:port`).
     pub endpoint: String,
-    /// `leader`, `follower`, `learner`, or `unreachable`.
+    /// `leader`, `follower` or `learner`; `unreachable`, or `refused` if it answers and says no.
     pub role: &'static str,
     /// Its term.
     pub term: u64,
@@ -43,7 +49,7 @@ pub struct MemberStatus {
     pub sync_p50_microseconds: u64,
     /// 99% of them did; 0: unknown.
     pub sync_p99_microseconds: u64,
-    /// Why it is unreachable, or what it complains about; empty: nothing.
+    /// Why it did not say where it stands, or what it complains about; empty: nothing.
     pub complaint: String,
 }
 
@@ -58,70 +64,50 @@ pub struct StatusReport {
 ///
 /// An error is one plain sentence: nobody answered.
 pub async fn collect(access: &ClientAccess, endpoints: &[String]) -> Result<StatusReport, String> {
+    let (_, listed) = first_contact(access, endpoints, TIMEOUT).await?;
     let mut members = Vec::new();
-    for (id, name, endpoint) in find_members(access, endpoints).await? {
-        members.push(ask(access, id, name, endpoint).await);
+    for member in listed {
+        members.push(ask(access, member).await);
     }
     members.sort_by(|a, b| a.name.cmp(&b.name));
     let furthest = members.iter().map(|member| member.applied).max().unwrap_or(0);
     for member in &mut members {
-        if member.role != "unreachable" {
+        if member.answered() {
             member.lag = furthest - member.applied;
         }
     }
     Ok(StatusReport { members })
 }
 
-/// `(id, name, endpoint)` of every member.
-async fn find_members(
-    access: &ClientAccess,
-    endpoints: &[String],
-) -> Result<Vec<(u64, String, String)>, String> {
-    let mut complaints = Vec::new();
-    for endpoint in endpoints {
-        let listed = async {
-            let address = access.address(endpoint)?;
-            let client = MemberClient::connect_by(access, &address, TIMEOUT).await?;
-            client.members().await.map_err(|error| format!("{endpoint}: {error}"))
-        };
-        match listed.await {
-            Ok(members) => {
-                let members = members.into_iter().map(|member| {
-                    let url = member.client_ur_ls.first().cloned().unwrap_or_default();
-                    (member.id, member.name, host_and_port(&url))
-                });
-                return Ok(members.collect());
-            }
-            Err(complaint) => complaints.push(complaint),
-        }
-    }
-    Err(format!("no endpoint answers: {}", complaints.join("; ")))
-}
-
-/// What is shown, and asked, of a URL.
+/// What is shown of a URL.
 fn host_and_port(url: &str) -> String {
     let bare = url.split_once("://").map_or(url, |(_, bare)| bare);
     bare.trim_end_matches('/').to_owned()
 }
 
-async fn ask(access: &ClientAccess, id: u64, name: String, endpoint: String) -> MemberStatus {
+async fn ask(access: &ClientAccess, listed: Member) -> MemberStatus {
+    let url = listed.client_ur_ls.first().cloned().unwrap_or_default();
+    let endpoint = host_and_port(&url);
     let mut member = MemberStatus {
-        name: if name.is_empty() { endpoint.clone() } else { name },
-        id: format!("{id:x}"),
-        role: "unreachable",
+        name: if listed.name.is_empty() { endpoint.clone() } else { listed.name },
+        id: format!("{:x}", listed.id),
+        role: UNREACHABLE,
         endpoint,
         ..MemberStatus::default()
     };
-    if member.endpoint.is_empty() {
+    if url.is_empty() {
         member.complaint = "it has not started yet".to_owned();
         return member;
     }
-    if let Err(complaint) = ask_status(access, &mut member).await {
-        member.complaint = complaint;
+    if let Err(error) = ask_status(access, &url, &mut member).await {
+        if let ConnectError::Refused(_) = error {
+            member.role = REFUSED;
+        }
+        member.complaint = error.into();
         return member;
     }
     // A member without metrics is still a member.
-    if let Ok(metrics) = http_get(access, &member.endpoint, "/metrics").await {
+    if let Ok(metrics) = http_get(access, &url, "/metrics").await {
         let sync = "etcd_disk_wal_fsync_duration_seconds";
         member.sync_p50_microseconds = percentile_microseconds(&metrics, sync, 0.5);
         member.sync_p99_microseconds = percentile_microseconds(&metrics, sync, 0.99);
@@ -129,9 +115,13 @@ async fn ask(access: &ClientAccess, id: u64, name: String, endpoint: String) -> 
     member
 }
 
-async fn ask_status(access: &ClientAccess, member: &mut MemberStatus) -> Result<(), String> {
-    let client = MemberClient::connect_by(access, &member.endpoint, TIMEOUT).await?;
-    let status = client.status().await.map_err(|error| error.to_string())?;
+async fn ask_status(
+    access: &ClientAccess,
+    url: &str,
+    member: &mut MemberStatus,
+) -> Result<(), ConnectError> {
+    let client = MemberClient::over(access.channel(url, TIMEOUT).await?);
+    let status = client.status().await?;
     let own = status.header.as_ref().map_or(0, |header| header.member_id);
     member.role = match () {
         () if status.is_learner => "learner",
@@ -149,9 +139,10 @@ async fn ask_status(access: &ClientAccess, member: &mut MemberStatus) -> Result<
 }
 
 /// The body, if the answer is 200. HTTP/1.0, in which no answer comes in chunks.
-async fn http_get(access: &ClientAccess, address: &str, path: &str) -> Result<String, String> {
+async fn http_get(access: &ClientAccess, url: &str, path: &str) -> Result<String, String> {
+    let address = host_and_port(url);
     let exchange = async {
-        let mut stream = access.stream(address).await?;
+        let mut stream = access.stream(url).await?;
         let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
         let failed = |error: std::io::Error| format!("{address}{path}: {error}");
         stream.write_all(request.as_bytes()).await.map_err(failed)?;
@@ -184,7 +175,22 @@ fn percentile_microseconds(metrics: &str, name: &str, share: f64) -> u64 {
     found.filter(|(bound, _)| bound.is_finite()).map_or(0, |(bound, _)| (bound * 1e6) as u64)
 }
 
+impl MemberStatus {
+    fn answered(&self) -> bool {
+        self.role != UNREACHABLE && self.role != REFUSED
+    }
+}
+
 impl StatusReport {
+    /// One plain sentence, if the report does not say where every member stands.
+    pub fn shortcoming(&self) -> Option<String> {
+        let silent = self.members.iter().filter(|member| !member.answered());
+        let names: Vec<&str> = silent.map(|member| member.name.as_str()).collect();
+        let (missing, all) = (names.len(), self.members.len());
+        let sentence = format!("{missing} of {all} members did not answer: {}", names.join(", "));
+        (missing > 0).then_some(sentence)
+    }
+
     /// One JSON object.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("numbers and strings are always JSON")
@@ -215,8 +221,8 @@ impl fmt::Display for StatusReport {
 }
 
 fn row(member: &MemberStatus) -> [String; 10] {
-    let reached = member.role != "unreachable";
-    let known = |text: String| if reached { text } else { "-".to_owned() };
+    let answered = member.answered();
+    let known = |text: String| if answered { text } else { "-".to_owned() };
     [
         member.name.clone(),
         member.id.clone(),
@@ -286,9 +292,21 @@ s_bucket{le=\"+Inf\"} 100
             complaint: "cannot connect".to_owned(),
             ..MemberStatus::default()
         };
-        let table = StatusReport { members: vec![reached, missing] }.to_string();
+        let refused = MemberStatus {
+            name: "n3".to_owned(),
+            role: "refused",
+            complaint: "user name is empty".to_owned(),
+            ..MemberStatus::default()
+        };
+        let whole = StatusReport { members: vec![reached.clone()] };
+        assert_eq!(whole.shortcoming(), None);
+        let report = StatusReport { members: vec![reached, missing, refused] };
+        let shortcoming = report.shortcoming().expect("two are missing");
+        assert_eq!(shortcoming, "2 of 3 members did not answer: n2, n3");
+        let table = report.to_string();
         assert!(table.contains("3 MiB"), "{table}");
         assert!(table.contains("131 us"), "{table}");
-        assert!(table.ends_with("n2: cannot connect\n"), "{table}");
+        let complaints = "n2: cannot connect\nn3: user name is empty\n";
+        assert!(table.ends_with(complaints), "{table}");
     }
 }

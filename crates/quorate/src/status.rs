@@ -5,7 +5,7 @@ use harness::status_report;
 use crate::Failure;
 use crate::arguments::StatusOptions;
 
-/// Prints the table or the JSON; a cluster of which nobody answers is a failure.
+/// Prints the table or the JSON; a member that does not answer makes it a failure, too.
 pub(crate) fn run(options: &StatusOptions) -> Result<(), Failure> {
     let access = options.access.access()?;
     let report = crate::on_one_thread(status_report::collect(&access, &options.endpoints))?;
@@ -14,5 +14,5 @@ pub(crate) fn run(options: &StatusOptions) -> Result<(), Failure> {
     } else {
         crate::say(report.to_string().trim_end());
     }
-    Ok(())
+    report.shortcoming().map_or(Ok(()), |sentence| Err(Failure::Failed(sentence)))
 }

@@ -223,9 +223,16 @@ fn a_secure_cluster_serves_under_tls_those_who_say_who_they_are() {
     status.args(["status", "--endpoints"]).arg(format!("https://{}", members[2].etcd));
     let refused = status.output().expect("it runs");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("needs --cacert"));
+    let said = status.arg("--cacert").arg(&authority).output().expect("it runs");
+    assert_eq!(said.status.code(), Some(1), "nobody says where it stands");
+    let table = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(table.contains("refused") && table.contains("say --user"), "{table}");
+    let mut plain = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    plain.args(["sequence", "orders", "--endpoints", &members[0].etcd]);
+    let said = String::from_utf8(plain.output().expect("it runs").stderr).expect("text");
+    assert!(said.contains("speaks TLS: say --cacert") && !said.contains("unknown"), "{said}");
     let user = format!("root:{}", password.trim());
-    let said =
-        status.arg("--cacert").arg(&authority).args(["--user", &user]).output().expect("it runs");
+    let said = status.args(["--user", &user]).output().expect("it runs");
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains("leader") && !said.contains("unreachable"), "{said}");
     dev.signal("-INT");
