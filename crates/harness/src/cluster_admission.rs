@@ -48,10 +48,11 @@ pub struct Admitted {
 
 /// Has the new member added, or finds that it was.
 ///
-/// An error is one plain sentence, which also tells if somebody was removed by then.
-pub async fn admit(wanted: &Admission) -> Result<Admitted, String> {
+/// Says once to `tell` why it has to try again. An error is one plain sentence, which also tells if
+/// somebody was removed by then.
+pub async fn admit(wanted: &Admission, tell: impl FnOnce(&str)) -> Result<Admitted, String> {
     let give_up = Instant::now() + PATIENCE;
-    let mut removal = None;
+    let (mut removal, mut tell) = (None, Some(tell));
     loop {
         let error = match try_to_admit(wanted, &mut removal).await {
             Ok(admitted) => return Ok(admitted),
@@ -60,6 +61,9 @@ pub async fn admit(wanted: &Admission) -> Result<Admitted, String> {
         };
         if Instant::now() >= give_up {
             return Err(with_removal(error, removal));
+        }
+        if let Some(tell) = tell.take() {
+            tell(&format!("{error}; trying again for {} s", PATIENCE.as_secs()));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -310,6 +314,20 @@ mod tests {
         let refused = next_step(&members, &wanted(None), None).expect_err("n4 is taken");
         assert!(refused.ends_with("or say --replace n4"), "{refused}");
         assert_eq!(next_step(&members, &wanted(Some("n4")), None), Ok(Step::Remove(4)));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_what_for() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let dead = free.local_addr().expect("bound").to_string();
+        drop(free);
+        let wanted = Admission { from: vec![dead.clone()], ..wanted(None) };
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let told = tokio::select! {
+            told = told => told.expect("while it waits"),
+            end = admit(&wanted, |why| drop(tell.send(why.to_owned()))) => panic!("{end:?}"),
+        };
+        assert!(told.contains(&dead) && told.ends_with("trying again for 30 s"), "{told}");
     }
 
     #[test]

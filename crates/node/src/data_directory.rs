@@ -10,6 +10,8 @@
 //! log/       the write-ahead log
 //! state/     the storage engine
 //! ```
+//! Whoever started the node may keep `addresses` there, where it listens; nothing here reads it.
+//!
 //! Invariant: nothing but the lock is written to a directory before its identity. The directory id
 //! in it is drawn at random, so that an emptied directory is noticed; the mark tells a log that was
 //! lost, with the votes and entries in it, from one not made yet.
@@ -22,9 +24,9 @@ use unfinished::read_mark;
 use crate::directory_identity::{DirectoryIdentity, KnownMember};
 use crate::private_files::{FILE_MODE, close_to_others, create_directory, create_file};
 use clocks::NodeId;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The mark that the log was made.
@@ -37,6 +39,8 @@ const REMOVED: &str = "removed";
 pub struct DataDirectory {
     path: PathBuf,
     identity: Option<DirectoryIdentity>,
+    /// Levels of the path that were made for it.
+    made: usize,
     _lock: File,
 }
 
@@ -47,7 +51,7 @@ impl DataDirectory {
     /// # Errors
     /// One plain sentence: in use, removed, unknown format, damaged, unreadable.
     pub fn open(path: &Path) -> Result<DataDirectory, String> {
-        create_durably(path).map_err(|error| {
+        let made = create_durably(path).map_err(|error| {
             format!("cannot make the data directory {}: {error}", path.display())
         })?;
         let lock = lock(path)?;
@@ -75,7 +79,7 @@ impl DataDirectory {
             close_to_others(path)
                 .map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
         }
-        Ok(DataDirectory { path: path.to_owned(), identity, _lock: lock })
+        Ok(DataDirectory { path: path.to_owned(), identity, made, _lock: lock })
     }
 
     /// Whose it is; nobody's if it is new.
@@ -105,6 +109,22 @@ impl DataDirectory {
         replace_durably(&self.path, "identity", &identity.render())?;
         self.identity = Some(identity.clone());
         Ok(identity)
+    }
+
+    /// Ends a start that was refused: a directory in which nothing but the lock was written is left
+    /// as it was found. What cannot be removed stays, and is in nobody's way.
+    pub(crate) fn give_back(self) {
+        let only_lock =
+            |entries: std::fs::ReadDir| entries.flatten().all(|entry| entry.file_name() == "lock");
+        if self.identity.is_some() || !std::fs::read_dir(&self.path).is_ok_and(only_lock) {
+            return;
+        }
+        // Still locked: whoever opened this file meanwhile finds that it is another one (`lock`).
+        let remove = || {
+            std::fs::remove_file(self.path.join("lock"))?;
+            self.path.ancestors().take(self.made).try_for_each(std::fs::remove_dir)
+        };
+        drop(remove());
     }
 
     /// Where the log lives.
@@ -221,18 +241,27 @@ fn lock(path: &Path) -> Result<File, String> {
         }
         Err(TryLockError::Error(error)) => return Err(cannot(error)),
     }
+    let is_current = |now: Metadata| Ok(now.ino() == file.metadata()?.ino());
+    if !std::fs::metadata(&place).and_then(is_current).unwrap_or(false) {
+        return Err(format!(
+            "the data directory {} was just given up by another process: try again",
+            path.display()
+        ));
+    }
     file.set_len(0).map_err(cannot)?;
     writeln!(file, "{}", std::process::id()).map_err(cannot)?;
     Ok(file)
 }
 
 /// Makes the directory and those above it that are missing; all of them survive power loss.
-fn create_durably(path: &Path) -> Result<(), Error> {
+/// Returns how many it made.
+fn create_durably(path: &Path) -> Result<usize, Error> {
     let is_missing = |level: &&Path| !level.as_os_str().is_empty() && !level.exists();
     let missing = path.ancestors().take_while(is_missing).count();
     create_directory(path)?;
     let path = path.canonicalize()?;
-    path.ancestors().skip(1).take(missing).try_for_each(|above| File::open(above)?.sync_all())
+    path.ancestors().skip(1).take(missing).try_for_each(|above| File::open(above)?.sync_all())?;
+    Ok(missing)
 }
 
 /// Unpredictable bytes, for ids and seeds.
@@ -314,6 +343,24 @@ mod tests {
         let sentence = sentence(root.path());
         let expected = format!("is in use by another process (pid {})", std::process::id());
         assert!(sentence.ends_with(&expected), "{sentence}");
+    }
+
+    #[test]
+    fn a_refused_start_leaves_no_trace() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("data/n1");
+        let open = || DataDirectory::open(&path).expect("new");
+        open().give_back();
+        assert!(!root.path().join("data").exists(), "nor what was made above it");
+        std::fs::create_dir_all(&path).expect("made");
+        open().give_back();
+        assert_eq!(std::fs::read_dir(&path).expect("it was there before").count(), 0);
+        std::fs::write(path.join("notes"), "").expect("written");
+        open().give_back();
+        assert!(path.join("notes").exists());
+        std::fs::remove_file(path.join("notes")).expect("removed");
+        made(&path).give_back();
+        assert!(path.join("identity").exists(), "it is somebody's");
     }
 
     #[test]

@@ -116,16 +116,34 @@ impl NodeSeat {
         config.validate()?;
         config.notes.iter().for_each(|note| tracing::info!("{note}"));
         let mut directory = DataDirectory::open(&config.data_dir)?;
+        match NodeSeat::prepare(config, &mut directory) {
+            Ok((ports, listeners)) => Ok(NodeSeat { directory, listeners, ports }),
+            Err(refusal) => {
+                directory.give_back();
+                Err(refusal)
+            }
+        }
+    }
+
+    fn prepare(
+        config: &NodeConfig,
+        directory: &mut DataDirectory,
+    ) -> Result<(TlsPorts, Listeners), String> {
         // Whatever may refuse the start comes before a new cluster is forced.
-        let (ports, listeners) = (TlsPorts::load(config)?, Listeners::bind(config)?);
+        let prepared = (TlsPorts::load(config)?, Listeners::bind(config)?);
         if config.force_new_cluster {
-            force_new_cluster(&mut directory, config.own_peer_address())?;
+            force_new_cluster(directory, config.own_peer_address())?;
         } else {
             directory.force_is_not_wanted()?;
         }
         directory.check_finished()?;
         directory.check_log()?;
-        Ok(NodeSeat { directory, listeners, ports })
+        Ok(prepared)
+    }
+
+    /// Leaves the place unused; a new directory, as it was found.
+    pub fn give_up(self) {
+        self.directory.give_back();
     }
 
     /// Whether the directory is nobody's yet: the next start is the member's first.
@@ -140,9 +158,14 @@ impl NodeSeat {
     /// See [`Node::start`].
     pub fn start(mut self, config: &NodeConfig) -> Result<Node, String> {
         config.validate()?;
-        let (identity, standing) =
-            first_start::identify(config, self.ports.members.as_deref(), &mut self.directory)?;
-        Node::run(config, &identity, standing, self)
+        let members = self.ports.members.as_deref();
+        match first_start::identify(config, members, &mut self.directory) {
+            Ok((identity, standing)) => Node::run(config, &identity, standing, self),
+            Err(refusal) => {
+                self.give_up();
+                Err(refusal)
+            }
+        }
     }
 }
 

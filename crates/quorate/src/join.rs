@@ -27,7 +27,14 @@ pub(crate) fn run(options: JoinOptions) -> Result<(), Failure> {
             learner,
             replace,
         };
-        let admitted = crate::on_one_thread(admit(&wanted))?;
+        let tell = |sentence: &str| eprintln!("quorate: {sentence}");
+        let admitted = match crate::on_one_thread(admit(&wanted, tell)) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                seat.give_up();
+                return Err(refusal);
+            }
+        };
         if admitted.learner {
             eprintln!(
                 "{} joins as a learner: it receives everything and does not vote; to let it vote, \

@@ -352,4 +352,10 @@ fn a_join_that_cannot_work_says_so_in_one_line() {
     let list = world.list(&[1, 9]);
     let said = refused(&["--from", &from, "--initial-cluster", &list], 2);
     assert!(said.contains("leave initial-cluster out"), "{said}");
+    // Known at once to be hopeless, and nothing is left behind.
+    let ports = [world.etcd(9), world.peer(9), world.port(9, 2)];
+    let own = ["--etcd", &ports[0], "--peer", &ports[1], "--admin", &ports[2]];
+    let said = refused(&[["--from", "https://127.0.0.1:1"].as_slice(), &own].concat(), 1);
+    assert!(said.contains("https://127.0.0.1:1 needs --cacert"), "{said}");
+    assert!(!world.data(9).exists());
 }
