@@ -13,10 +13,11 @@ use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cluster_users;
+use crate::dev_directory::{self, Layout, Place};
 use crate::local_certificates::LocalCertificates;
 use crate::local_cluster::LocalCluster;
-use crate::member_process::{Output, Server};
-use crate::port_plan::{self, MemberAddresses};
+use crate::member_process::{MemberSpec, Output, Server};
+use crate::port_plan::MemberAddresses;
 
 /// How long the cluster may take to elect its first leader.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,17 +34,15 @@ const LOG_LINES_SHOWN: usize = 5;
 /// What was asked for.
 #[derive(Debug, Clone)]
 pub struct DevPlan {
-    /// Number of members.
-    pub nodes: usize,
-    /// Added to every port.
-    pub offset: u16,
+    /// The members, as they lie in `data_dir`.
+    pub layout: Layout,
     /// Holds one directory and one log per member.
     pub data_dir: PathBuf,
     /// Speak in lines of JSON.
     pub json: bool,
     /// Start a member again when it ends.
     pub restart: bool,
-    /// With TLS, and authentication on.
+    /// With TLS, and authentication on; so is a cluster that once was.
     pub secure: bool,
     /// The program, and options for every member.
     pub server: Server,
@@ -62,15 +61,22 @@ struct ReadyLine<'a> {
 
 /// Starts the cluster and keeps it until SIGINT or SIGTERM.
 pub async fn run(plan: &DevPlan) -> Result<(), String> {
-    let addresses = port_plan::plan(plan.nodes, plan.offset)?;
-    refuse_other_size(&plan.data_dir, plan.nodes)?;
-    refuse_taken_ports(&addresses)?;
     let directory = std::path::absolute(&plan.data_dir).map_err(|error| error.to_string())?;
-    let mut cluster =
-        LocalCluster::new(plan.server.clone(), addresses, &directory, Output::LogFile);
+    let specs = specs(&plan.layout, &directory);
+    refuse_taken_ports(&specs)?;
+    // All of them before the first one runs: a start that is cut off knows them again.
+    for (name, place) in &plan.layout.members {
+        dev_directory::record(&directory.join(name), place)?;
+    }
+    for name in &plan.layout.removed {
+        complain(&format!("{name} was removed from the cluster and is left out"));
+    }
+    let members = specs.len();
+    let mut cluster = LocalCluster::of(plan.server.clone(), specs, Output::LogFile);
+    let tls = directory.join("tls");
     let mut root_password = None;
-    if plan.secure {
-        cluster = cluster.secured(&LocalCertificates::make(&directory.join("tls"))?)?;
+    if plan.secure || tls.exists() {
+        cluster = cluster.secured(&LocalCertificates::make(&tls)?)?;
         let password = cluster_users::root_password(&directory)?;
         cluster.be_user(cluster_users::ROOT, &password);
         root_password = Some(password);
@@ -79,13 +85,27 @@ pub async fn run(plan: &DevPlan) -> Result<(), String> {
         plan,
         cluster,
         root_password,
-        restart_at: vec![None; plan.nodes],
+        restart_at: vec![None; members],
         interrupt: listen(SignalKind::interrupt())?,
         terminate: listen(SignalKind::terminate())?,
     };
     let result = dev.serve().await;
     let stopped = dev.cluster.stop().await;
     result.and(stopped)
+}
+
+fn specs(layout: &Layout, directory: &Path) -> Vec<MemberSpec> {
+    let places = layout.members.iter().map(|(_, place)| place);
+    let initial_cluster: Vec<(String, String)> =
+        places.map(|place| (place.name.clone(), place.addresses.peer.clone())).collect();
+    let spec = |(name, place): &(String, Place)| MemberSpec {
+        name: place.name.clone(),
+        addresses: place.addresses.clone(),
+        data_dir: directory.join(name),
+        initial_cluster: initial_cluster.clone(),
+        certificates: None,
+    };
+    layout.members.iter().map(spec).collect()
 }
 
 /// A reader that has gone away is no reason to stop the cluster.
@@ -102,22 +122,10 @@ fn listen(kind: SignalKind) -> Result<Signal, String> {
     signal(kind).map_err(|error| format!("cannot listen for signals: {error}"))
 }
 
-/// A cluster keeps the size it was created with.
-fn refuse_other_size(data_dir: &Path, nodes: usize) -> Result<(), String> {
-    let existing = (1..=port_plan::MEMBERS_MAX).filter(|n| data_dir.join(format!("n{n}")).exists());
-    match existing.count() {
-        0 => Ok(()),
-        existing if existing == nodes => Ok(()),
-        existing => Err(format!(
-            "{} holds a cluster of {existing} nodes: say --nodes {existing}, or another --data-dir",
-            data_dir.display()
-        )),
-    }
-}
-
 /// Whoever listens there would answer in the members' place, and the cluster look ready.
-fn refuse_taken_ports(addresses: &[MemberAddresses]) -> Result<(), String> {
-    let listeners = addresses.iter().flat_map(|member| [&member.etcd, &member.peer, &member.admin]);
+fn refuse_taken_ports(members: &[MemberSpec]) -> Result<(), String> {
+    let addresses = members.iter().map(|member| &member.addresses);
+    let listeners = addresses.flat_map(|member| [&member.etcd, &member.peer, &member.admin]);
     for address in listeners {
         match TcpListener::bind(address) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
@@ -148,16 +156,17 @@ impl DevCluster<'_> {
         self.cluster.start_all()?;
         for member in 0..self.cluster.len() {
             tokio::select! {
-                ready = self.cluster.await_ready(member, READY_TIMEOUT) => {
-                    ready.map_err(|error| self.with_log(member, error))?;
-                }
+                ready = self.cluster.await_ready(member, READY_TIMEOUT) => match ready {
+                    Ok(()) => self.announce(member),
+                    // While it was down: the others told it.
+                    Err(_) if self.cluster.spec(member).is_removed() => self.note_removal(member)?,
+                    Err(error) => return Err(self.with_log(member, error)),
+                },
                 _ = self.interrupt.recv() => return Ok(()),
                 _ = self.terminate.recv() => return Ok(()),
             }
-            self.announce(member);
         }
-        if let Some(password) = &self.root_password {
-            let address = &self.cluster.spec(0).addresses.etcd;
+        if let (Some(password), [address, ..]) = (&self.root_password, &*self.endpoints()) {
             cluster_users::enable(self.cluster.access(), address, password).await?;
         }
         if self.plan.json {
@@ -183,7 +192,26 @@ impl DevCluster<'_> {
         }
     }
 
+    /// Where clients reach those that run.
+    fn endpoints(&self) -> Vec<String> {
+        let members = self.cluster.endpoints().into_iter().enumerate();
+        let running = members.filter(|(member, _)| self.cluster.is_running(*member));
+        running.map(|(_, endpoint)| endpoint).collect()
+    }
+
+    fn note_removal(&self, member: usize) -> Result<(), String> {
+        let name = &self.cluster.spec(member).name;
+        complain(&format!("{name} was removed from the cluster and is not started again"));
+        match self.cluster.running() {
+            0 => Err("no node is left".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
     fn note_end(&mut self, member: usize, how: &str) -> Result<(), String> {
+        if self.cluster.spec(member).is_removed() {
+            return self.note_removal(member);
+        }
         let who = self.cluster.describe(member);
         if self.plan.restart {
             complain(&format!("{who} ended with {how}; it is started again"));
@@ -239,13 +267,12 @@ impl DevCluster<'_> {
 
     /// What to type next.
     async fn hints(&mut self) -> Result<String, String> {
-        let endpoints = self.cluster.endpoints();
-        let (first, last) = (&endpoints[0], &endpoints[endpoints.len() - 1]);
-        let program = match self.cluster.server(0) {
-            Server::Quorate { binary, .. } | Server::Etcd { binary } => {
-                binary.display().to_string()
-            }
+        let endpoints = self.endpoints();
+        let (Some(first), Some(last)) = (endpoints.first(), endpoints.last()) else {
+            return Ok(String::new());
         };
+        let (Server::Quorate { binary, .. } | Server::Etcd { binary }) = self.cluster.server(0);
+        let program = shell_word(binary);
         let mut text = String::new();
         let mut line = |words: String| writeln!(text, "{words}").map_err(|e| e.to_string());
         let (access, scheme) = match &self.cluster.spec(0).certificates {
@@ -264,25 +291,16 @@ impl DevCluster<'_> {
             let kill = format!("kill -9 {pid}");
             line(format!("  {kill:<17}  kills the leader, {name}; the others take over"))?;
         }
-        if let (Server::Quorate { .. }, None, Some(join)) =
-            (self.cluster.server(0), &self.cluster.spec(0).certificates, self.join(first))
+        if let (Server::Quorate { .. }, Some(next)) =
+            (self.cluster.server(0), &self.plan.layout.next)
         {
-            line(format!("  {program} {join}"))?;
+            let certificates = self.cluster.spec(0).certificates.as_ref();
+            let data_dir = self.plan.data_dir.join(&next.name);
+            let from = format!("{scheme}{first}{access}");
+            line(format!("  {program} {}", join(&from, next, &data_dir, certificates)))?;
         }
         write!(text, "\nCtrl-C stops the cluster.").map_err(|e| e.to_string())?;
         Ok(text)
-    }
-
-    /// How a further node joins, if there is room for its ports: the next start counts it.
-    fn join(&self, from: &str) -> Option<String> {
-        let next = port_plan::next(self.cluster.len(), self.plan.offset)?;
-        let name = format!("n{}", self.cluster.len() + 1);
-        let data_dir = shell_word(&self.plan.data_dir.join(&name));
-        let MemberAddresses { etcd, peer, admin } = next;
-        Some(format!(
-            "join --from {from} --name {name} --data-dir {data_dir} --etcd {etcd} --peer {peer} \
-             --admin {admin}"
-        ))
     }
 
     /// Adds what the member said last.
@@ -295,6 +313,24 @@ impl DevCluster<'_> {
     }
 }
 
+/// How a further node joins, through a member and by what lets a client in; the next start counts
+/// it.
+fn join(
+    from: &str,
+    place: &Place,
+    data_dir: &Path,
+    certificates: Option<&LocalCertificates>,
+) -> String {
+    let Place { name, addresses: MemberAddresses { etcd, peer, admin } } = place;
+    let data_dir = shell_word(data_dir);
+    let tls = certificates.map(LocalCertificates::arguments).unwrap_or_default();
+    let tls: String = tls.iter().map(|word| format!(" {}", shell_word(Path::new(word)))).collect();
+    format!(
+        "join --from {from} --name {name} --data-dir {data_dir} --etcd {etcd} --peer {peer} \
+         --admin {admin}{tls}"
+    )
+}
+
 /// A path as a shell takes it for one word.
 fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
@@ -305,30 +341,48 @@ fn shell_word(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port_plan;
 
     #[test]
     fn a_port_that_is_taken_is_refused() {
         let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = taken.local_addr().expect("its address").to_string();
         let free = || "127.0.0.1:0".to_owned();
-        let member = MemberAddresses { etcd: free(), peer: address.clone(), admin: free() };
-        let refusal =
-            refuse_taken_ports(std::slice::from_ref(&member)).expect_err("somebody listens");
+        let addresses = MemberAddresses { etcd: free(), peer: address.clone(), admin: free() };
+        let place = Place { name: "n1".to_owned(), addresses };
+        let members = vec![("n1".to_owned(), place)];
+        let layout = Layout { members, removed: Vec::new(), next: None };
+        let specs = specs(&layout, Path::new("/data"));
+        let refusal = refuse_taken_ports(&specs).expect_err("somebody listens");
         assert!(refusal.starts_with(&format!("{address} is in use")), "{refusal}");
         drop(taken);
-        assert_eq!(refuse_taken_ports(std::slice::from_ref(&member)), Ok(()));
+        assert_eq!(refuse_taken_ports(&specs), Ok(()));
     }
 
     #[test]
-    fn a_cluster_keeps_its_size() {
-        let directory = std::env::temp_dir().join(format!("quorate-dev-{}", std::process::id()));
-        assert!(refuse_other_size(&directory, 3).is_ok(), "nothing is there yet");
-        for name in ["n1", "n2", "n3"] {
-            std::fs::create_dir_all(directory.join(name)).expect("mkdir");
+    fn a_secure_cluster_tells_a_joiner_all_that_it_needs() {
+        let addresses = port_plan::of(4, 0).expect("it fits");
+        let place = Place { name: "n4".to_owned(), addresses };
+        let file = |name| Path::new("/my data/tls").join(name);
+        let certificates = LocalCertificates {
+            authority: file("ca.pem"),
+            member: file("member.pem"),
+            member_key: file("member-key.pem"),
+        };
+        let data_dir = Path::new("/my data/n4");
+        let plain = join("127.0.0.1:2379", &place, data_dir, None);
+        let expected = "join --from 127.0.0.1:2379 --name n4 --data-dir '/my data/n4' \
+                        --etcd 127.0.0.1:32379 --peer 127.0.0.1:32380 --admin 127.0.0.1:32381";
+        assert_eq!(plain, expected);
+        let from = "https://127.0.0.1:2379 --cacert=ca.pem --user=root:secret";
+        let secure = join(from, &place, data_dir, Some(&certificates));
+        for words in [
+            "--user=root:secret",
+            " --cert-file '/my data/tls/member.pem'",
+            " --peer-key-file '/my data/tls/member-key.pem'",
+            " --peer-trusted-ca-file '/my data/tls/ca.pem'",
+        ] {
+            assert!(secure.contains(words), "{secure}");
         }
-        assert!(refuse_other_size(&directory, 3).is_ok());
-        let refusal = refuse_other_size(&directory, 1).expect_err("it has three nodes");
-        assert!(refusal.contains("holds a cluster of 3 nodes"), "{refusal}");
-        std::fs::remove_dir_all(&directory).expect("remove");
     }
 }

@@ -7,6 +7,7 @@ pub mod client_access;
 pub mod cluster_admission;
 pub mod cluster_users;
 pub mod dev_cluster;
+pub mod dev_directory;
 pub mod failover_run;
 pub mod local_certificates;
 pub mod local_cluster;

@@ -50,7 +50,12 @@ impl LocalCluster {
             initial_cluster: initial_cluster.clone(),
             certificates: None,
         });
-        let specs: Vec<MemberSpec> = specs.collect();
+        LocalCluster::of(server, specs.collect(), output)
+    }
+
+    /// Of members that are laid out; starts none.
+    pub fn of(server: Server, specs: Vec<MemberSpec>, output: Output) -> LocalCluster {
+        assert!(!specs.is_empty(), "a cluster has members");
         let processes = specs.iter().map(|_| None).collect();
         let servers = vec![server; specs.len()];
         LocalCluster { servers, output, specs, processes, access: ClientAccess::default() }
@@ -111,6 +116,11 @@ impl LocalCluster {
     /// The process of a member, unless it is down.
     pub fn process(&mut self, member: usize) -> Option<&mut MemberProcess> {
         self.processes[member].as_mut()
+    }
+
+    /// Whether a member runs, as far as was looked.
+    pub fn is_running(&self, member: usize) -> bool {
+        self.processes[member].is_some()
     }
 
     /// How many members run, as far as was looked.
@@ -174,6 +184,8 @@ impl LocalCluster {
             let Some(mut process) = process.take() else { continue };
             match process.stop().await {
                 Ok(status) if status.success() => {}
+                // It ends by itself, while it is asked to.
+                Ok(_) if spec.is_removed() => {}
                 // Stock etcd ends by the signal that asked it to.
                 Ok(status) if server.ends_by_signal() && status.signal().is_some() => {}
                 Ok(status) => complaints.push(format!("{} ended with {status}", spec.name)),
@@ -204,14 +216,18 @@ impl LocalCluster {
         let give_up = Instant::now() + within;
         let mut last = "it never answered".to_owned();
         while Instant::now() < give_up {
-            match is_ready(&self.access, &self.specs[member].addresses.etcd).await {
+            let address = &self.specs[member].addresses.etcd;
+            match is_ready(&self.access, address, self.running()).await {
                 Ok(()) => return Ok(()),
                 Err(why) => last = why,
             }
-            for (ended, how) in self.reap() {
-                if ended == member {
-                    return Err(format!("{} ended with {how}", self.describe(member)));
-                }
+            let reaped = self.reap();
+            if let Some((_, how)) = reaped.iter().find(|(ended, _)| *ended == member) {
+                return Err(format!("{} ended with {how}", self.describe(member)));
+            }
+            // While another one was waited for.
+            if self.processes[member].is_none() {
+                return Err(format!("{} has ended", self.describe(member)));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -258,16 +274,21 @@ impl LocalCluster {
     }
 }
 
-/// Whether the member at `address` can serve clients, or why not.
-async fn is_ready(access: &ClientAccess, address: &str) -> Result<(), String> {
+/// Whether the member at `address` can serve clients, or why not. Who was added and never ran, or
+/// runs elsewhere, need not be known.
+async fn is_ready(access: &ClientAccess, address: &str, running: usize) -> Result<(), String> {
     let client = MemberClient::connect_by(access, address, LOOK_TIMEOUT).await?;
     let status = client.status().await.map_err(|error| error.to_string())?;
     if status.leader == 0 {
         return Err("it knows no leader".to_owned());
     }
-    client.get(b"\0ready").await.map_err(|error| error.to_string())?;
+    // A learner serves no read that asks the leader.
+    if !status.is_learner {
+        client.get(b"\0ready").await.map_err(|error| error.to_string())?;
+    }
     let members = client.members().await.map_err(|error| error.to_string())?;
-    if members.iter().any(|member| member.client_ur_ls.is_empty()) {
+    let heard_of = members.iter().filter(|member| !member.client_ur_ls.is_empty());
+    if heard_of.count() < running {
         return Err("it has not heard of every member yet".to_owned());
     }
     Ok(())

@@ -58,6 +58,11 @@ pub struct MemberSpec {
 }
 
 impl MemberSpec {
+    /// Whether it stopped because its cluster removed it, which its directory remembers.
+    pub fn is_removed(&self) -> bool {
+        self.data_dir.join("removed").exists()
+    }
+
     /// The program and its arguments.
     pub fn command_line(&self, server: &Server) -> (PathBuf, Vec<String>) {
         match server {

@@ -33,9 +33,18 @@ pub fn plan(members: usize, offset: u16) -> Result<Vec<MemberAddresses>, String>
     (0..members).map(|member| addresses(member, offset)).collect()
 }
 
-/// The addresses of one member more than `members`, if there may be one.
-pub fn next(members: usize, offset: u16) -> Option<MemberAddresses> {
-    plan(members + 1, offset).ok()?.pop()
+/// The addresses of member `number`, from 1.
+pub fn of(number: usize, offset: u16) -> Result<MemberAddresses, String> {
+    let members = plan(number, offset)?;
+    Ok(members.into_iter().next_back().expect("a local cluster has members"))
+}
+
+/// By how much the ports of member `number` are moved, if they are as planned.
+pub fn offset_of(number: usize, addresses: &MemberAddresses) -> Option<u16> {
+    let unmoved = of(number, 0).ok()?;
+    let port = |address: &str| address.rsplit_once(':')?.1.parse::<u16>().ok();
+    let offset = port(&addresses.etcd)?.checked_sub(port(&unmoved.etcd)?)?;
+    (of(number, offset).as_ref() == Ok(addresses)).then_some(offset)
 }
 
 fn addresses(member: usize, offset: u16) -> Result<MemberAddresses, String> {
@@ -77,9 +86,14 @@ mod tests {
     }
 
     #[test]
-    fn the_next_member_comes_after_the_last() {
-        assert_eq!(next(3, 0).expect("room for a fourth").etcd, "127.0.0.1:32379");
-        assert_eq!(next(5, 0), None);
+    fn an_offset_is_seen_from_the_ports() {
+        for (number, offset) in [(1, 0), (4, 0), (2, 7), (5, 23_154)] {
+            let addresses = of(number, offset).expect("it fits");
+            assert_eq!(offset_of(number, &addresses), Some(offset));
+        }
+        let moved = MemberAddresses { admin: "127.0.0.1:9".to_owned(), ..of(1, 0).expect("fits") };
+        assert_eq!(offset_of(1, &moved), None);
+        assert_eq!(offset_of(4, &of(1, 100).expect("fits")), None, "below its own");
     }
 
     #[test]

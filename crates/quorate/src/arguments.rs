@@ -176,15 +176,15 @@ pub(crate) struct JoinOptions {
 /// Options of `dev`.
 #[derive(Debug, Args)]
 pub(crate) struct DevOptions {
-    /// Number of nodes, 1 to 5.
-    #[arg(long, default_value_t = 3)]
-    pub(crate) nodes: usize,
+    /// Number of nodes of a new cluster, 1 to 5 [default: 3].
+    #[arg(long)]
+    pub(crate) nodes: Option<usize>,
     /// Where the nodes keep their data.
     #[arg(long, default_value = "quorate-data")]
     pub(crate) data_dir: PathBuf,
-    /// Added to every port; node i listens 10000 × (i - 1) above node 1.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) offset: u16,
+    /// Added to every port of a new cluster; node i listens 10000 × (i - 1) above node 1.
+    #[arg(long)]
+    pub(crate) offset: Option<u16>,
     /// Print one line of JSON per node as it becomes ready, then {"ready":true}.
     #[arg(long)]
     pub(crate) json: bool,

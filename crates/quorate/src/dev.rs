@@ -1,18 +1,17 @@
 //! `quorate dev`: a local cluster of this very binary.
 
 use harness::dev_cluster::{self, DevPlan};
-use harness::port_plan;
+use harness::dev_directory;
 
 use crate::Failure;
 use crate::arguments::DevOptions;
 
 /// Runs until it is told to stop.
 pub(crate) fn run(options: DevOptions) -> Result<(), Failure> {
-    port_plan::plan(options.nodes, options.offset).map_err(Failure::Usage)?;
+    let layout = dev_directory::lay_out(&options.data_dir, options.nodes, options.offset);
     let plan = DevPlan {
+        layout: layout.map_err(Failure::Usage)?,
         server: crate::server(options.etcd_binary.as_deref(), Vec::new())?,
-        nodes: options.nodes,
-        offset: options.offset,
         data_dir: options.data_dir,
         json: options.json,
         restart: options.restart,

@@ -3,7 +3,9 @@
 //! Once its data directory says who it is, it starts as with `quorate start`.
 
 use harness::cluster_admission::{Admission, admit};
-use node::{NodeConfig, NodeSeat, Settings};
+use harness::dev_directory::{self, Place};
+use harness::port_plan::MemberAddresses;
+use node::{Addresses, Node, NodeConfig, NodeSeat, Settings};
 
 use crate::arguments::JoinOptions;
 use crate::{Failure, start};
@@ -52,7 +54,19 @@ pub(crate) fn run(options: JoinOptions) -> Result<(), Failure> {
         alone
     };
     let node = seat.start(&config).map_err(Failure::Failed)?;
+    remember_addresses(&node, &config);
     start::serve(node, &config, stop_with_stdin)
+}
+
+/// For a `quorate dev` that has this directory beside its own.
+fn remember_addresses(node: &Node, config: &NodeConfig) {
+    let Addresses { etcd, peer, admin } = node.addresses();
+    let [etcd, peer, admin] = [etcd, peer, admin].map(|address| address.to_string());
+    let addresses = MemberAddresses { etcd, peer, admin };
+    let place = Place { name: config.name.clone(), addresses };
+    if let Err(sentence) = dev_directory::record(&config.data_dir, &place) {
+        eprintln!("quorate: {sentence}");
+    }
 }
 
 /// The settings of the node itself: who else there is, the cluster says.

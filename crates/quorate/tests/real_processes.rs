@@ -60,6 +60,20 @@ impl Running {
         }
     }
 
+    /// The next line that holds these words.
+    fn line_with(&mut self, words: &str) -> String {
+        let mut said = String::new();
+        loop {
+            let mut line = String::new();
+            let length = self.stdout.read_line(&mut line).expect("a line of text");
+            assert!(length > 0, "it ended before it said {words}, and said {said}");
+            if line.contains(words) {
+                return line;
+            }
+            said.push_str(&line);
+        }
+    }
+
     fn signal(&self, signal: &str) {
         send(signal, &self.child.id().to_string());
     }
@@ -237,6 +251,71 @@ fn a_secure_cluster_serves_under_tls_those_who_say_who_they_are() {
     assert!(said.contains("leader") && !said.contains("unreachable"), "{said}");
     dev.signal("-INT");
     assert!(dev.wait().success());
+}
+
+/// Under TLS and with users, which a plain one needs less for.
+#[test]
+fn a_node_that_joined_comes_back_with_dev_and_one_that_was_removed_does_not() {
+    let scratch = Scratch::new("dev-again");
+    let mut dev =
+        Running::start(&["dev", "--secure", "--nodes", "1", "--offset", "7600"], &scratch.0);
+    let join = dev.line_with(" join ");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec {} 2>&1", join.trim())]);
+    let mut child = shell.stdout(Stdio::piped()).spawn().expect("a shell");
+    let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut joined = Running { child, stdout };
+    joined.line_with("serves etcd clients on 127.0.0.1:19979");
+    let authority = scratch.0.join("tls/ca.pem");
+    let password = std::fs::read_to_string(scratch.0.join("root-password")).expect("a password");
+    let access = ClientAccess::read(Some(&authority), None, None).expect("an authority");
+    let access = access.as_user("root", password.trim());
+    talk(two_members(&access, "127.0.0.1:9979"));
+    joined.signal("-TERM");
+    assert!(joined.wait().success());
+    dev.signal("-INT");
+    assert!(dev.wait().success());
+
+    let mut dev = Running::start(&["dev", "--json"], &scratch.0);
+    let places = |members: Vec<Announced>| members.into_iter().map(|one| one.etcd).collect();
+    let both: Vec<String> = places(dev.members());
+    assert_eq!(both, ["127.0.0.1:9979", "127.0.0.1:19979"]);
+    talk(async {
+        let client = MemberClient::connect_by(&access, &both[1], PATIENCE).await.expect("TLS");
+        let members = client.members().await.expect("members");
+        let first = members.iter().find(|one| one.name == "n1").expect("it is one").id;
+        client.remove_member(first).await.expect("removed");
+    });
+    let give_up = Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(&both[0]).is_ok() {
+        assert!(Instant::now() < give_up, "n1 was removed and goes on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    dev.signal("-INT");
+    assert!(dev.wait().success());
+
+    let mut refused = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    refused.args(["dev", "--nodes", "5", "--data-dir"]).arg(&scratch.0);
+    let refused = refused.output().expect("it runs");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("holds a cluster of 1 nodes"));
+    let mut dev = Running::start(&["dev", "--json"], &scratch.0);
+    let left: Vec<String> = places(dev.members());
+    assert_eq!(left, both[1..]);
+    dev.signal("-INT");
+    assert!(dev.wait().success());
+}
+
+/// Waits until the member and another one say where they stand.
+async fn two_members(access: &ClientAccess, address: &str) {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match status_report::collect(access, &[address.to_owned()]).await {
+            Ok(report) if report.members.len() == 2 && report.shortcoming().is_none() => return,
+            other => assert!(Instant::now() < give_up, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// As a unit of systemd starts etcd: by that name, with its flags, and waiting to be told.
