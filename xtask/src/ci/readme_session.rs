@@ -18,8 +18,10 @@ const OFFSET: u16 = 7_250;
 /// How long all of it may take.
 const TIMEOUT_SECONDS: &str = "120";
 
-/// Ids of members, and what depends on the disk.
-const MASK: &str = r"s/\b[0-9a-f]{13,16}\b/ID/g; s/^(hash|bytes) .*/\1/";
+/// Ids of members, and the figures of a backup that hold ids of leases; how they are written stays.
+const MASK: &str = r"s/\b[0-9a-f]{13,16}\b/ID/g
+    s/^(hash +)[0-9]{1,10} \([0-9a-f]{8}\)$/\1N (HEX)/
+    s/^(bytes +)[0-9]+$/\1N/";
 
 pub(super) fn run(context: &Context, tally: &mut Tally) {
     tally.check("README: its commands print what it says", || session(context));
@@ -100,6 +102,21 @@ fn masked(directory: &Path, text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_are_masked_and_their_form_is_not() {
+        let directory = std::env::temp_dir().join(format!("quorate-mask-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("the temporary directory is writable");
+        let mask = |text| masked(&directory, text).expect("sed runs");
+        let printed = "hash      2171572324 (816f9064)\nbytes     1056\nkeys      1\n";
+        let other = "hash      7 (00000007)\nbytes     99\nkeys      1\n";
+        assert_eq!(mask(printed), mask(other));
+        for form in ["hash      77b54d59\n", "hash      7\n", "bytes     1056 B\n"] {
+            assert_eq!(mask(form), form.trim_end());
+        }
+        assert_eq!(mask("75a8f547a83ea0c1, started"), "ID, started");
+        std::fs::remove_dir_all(&directory).expect("the test's own directory");
+    }
 
     #[test]
     fn commands_are_found_moved_and_quoted() {
