@@ -1,14 +1,15 @@
 //! Options of `start` for TLS, by etcd's names.
 
+use std::any::TypeId;
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::builder::BoolishValueParser;
+use clap::{Arg, ArgAction, Args};
 use node::Settings;
 
 /// One port each for clients and for members (`peer-`). Files are read again when they change.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "TLS")]
+#[command(next_help_heading = "TLS", mut_args = switch)]
 pub(crate) struct TlsOptions {
     /// PEM chain shown to clients.
     #[arg(long)]
@@ -20,13 +21,7 @@ pub(crate) struct TlsOptions {
     #[arg(long)]
     trusted_ca_file: Option<PathBuf>,
     /// Take the common name of a client's certificate for its user.
-    #[arg(
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long)]
     client_cert_auth: Option<bool>,
     /// Clients' certificates that count no more.
     #[arg(long)]
@@ -35,13 +30,7 @@ pub(crate) struct TlsOptions {
     #[arg(long)]
     client_cert_allowed_hostname: Option<String>,
     /// Serve clients with a certificate made here, for trying out.
-    #[arg(
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long)]
     auto_tls: Option<bool>,
     /// PEM chain shown to other nodes, served or called.
     #[arg(long)]
@@ -53,13 +42,7 @@ pub(crate) struct TlsOptions {
     #[arg(long)]
     peer_trusted_ca_file: Option<PathBuf>,
     /// Said by peer-trusted-ca-file already.
-    #[arg(
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long)]
     peer_client_cert_auth: Option<bool>,
     /// Nodes' certificates that count no more.
     #[arg(long)]
@@ -71,22 +54,10 @@ pub(crate) struct TlsOptions {
     #[arg(long)]
     peer_cert_allowed_hostname: Option<String>,
     /// Talk to other nodes with a certificate made here, and believe any: for trying out.
-    #[arg(
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long)]
     peer_auto_tls: Option<bool>,
     /// Let nodes in whose certificate is not valid for where they are reached.
-    #[arg(
-        long,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "true",
-        value_parser = BoolishValueParser::new()
-    )]
+    #[arg(long)]
     peer_skip_client_san_verification: Option<bool>,
     /// Years that certificates made here are valid [default: 1].
     #[arg(long)]
@@ -100,6 +71,20 @@ pub(crate) struct TlsOptions {
     /// Of TLS 1.2, the suites that are spoken, separated by commas [default: all sound ones].
     #[arg(long)]
     cipher_suites: Option<String>,
+}
+
+/// What takes true or false takes it as Go's flags do: `--auto-tls` is true, `--auto-tls=false` may
+/// be said, and the next word is another argument.
+fn switch(option: Arg) -> Arg {
+    let takes_bool = option.get_value_parser().type_id() == TypeId::of::<bool>();
+    if !takes_bool || !matches!(option.get_action(), ArgAction::Set) {
+        return option;
+    }
+    option
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("true")
+        .value_parser(BoolishValueParser::new())
 }
 
 impl TlsOptions {
@@ -128,5 +113,39 @@ impl TlsOptions {
             cipher_suites: self.cipher_suites,
             ..Settings::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        tls: TlsOptions,
+        /// A switch that is none of ours.
+        #[arg(long)]
+        plain: bool,
+        word: Option<String>,
+    }
+
+    #[test]
+    fn a_switch_is_said_as_with_etcd() {
+        let parse = |words: &str| Line::try_parse_from(words.split(' '));
+        for (words, auto_tls) in [
+            ("q --plain", None),
+            ("q --auto-tls --plain", Some(true)),
+            ("q --auto-tls=false --plain", Some(false)),
+            ("q --auto-tls=1 --plain", Some(true)),
+        ] {
+            let line = parse(words).expect("sound");
+            assert_eq!((line.tls.auto_tls, line.plain), (auto_tls, true), "{words}");
+        }
+        let line = parse("q --peer-auto-tls false").expect("sound");
+        assert_eq!((line.tls.peer_auto_tls, line.word.as_deref()), (Some(true), Some("false")));
+        parse("q --auto-tls=perhaps").expect_err("neither");
+        parse("q --plain=false").expect_err("it takes no value");
     }
 }
