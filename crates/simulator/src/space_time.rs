@@ -25,8 +25,11 @@ const OPERATIONS_MAX: usize = 60;
 const LANE_WIDTH: u64 = 220;
 const LANES_LEFT: u64 = 150;
 const TOP: u64 = 40;
-/// Of the picture, between so many and so many pixels.
-const HEIGHT: (u64, u64) = (500, 6_000);
+/// Nanoseconds to a pixel; quiet stretches are shortened to `GAP_MAX` pixels.
+const PIXEL: u64 = MILLISECOND / 4;
+const GAP_MAX: u64 = 16;
+/// Pixels between two lines of the margin.
+const LABEL_HEIGHT: u64 = 13;
 
 /// Colours of the groups' leaders.
 const GROUP_COLOURS: [&str; 4] = ["#b45309", "#1d4ed8", "#047857", "#7e22ce"];
@@ -93,6 +96,10 @@ struct Window<'a> {
     events: &'a [(Instant, TraceEvent)],
     /// First delivery of each message.
     delivered: BTreeMap<u64, Instant>,
+    /// Where each moment at which something happens is drawn.
+    rows: BTreeMap<Instant, u64>,
+    /// Where each line of the margin stands, and what it says.
+    labels: Vec<(u64, String)>,
 }
 
 impl Window<'_> {
@@ -111,19 +118,41 @@ impl Window<'_> {
         }
         let oldest = sent.len().checked_sub(MESSAGES_MAX).map_or(Instant::default(), |n| sent[n]);
         let from = Instant(to.0.saturating_sub(WINDOW)).max(oldest);
-        Window { from, to, events, delivered }
+        let (rows, labels) = rows(events, from);
+        Window { from, to, events, delivered, rows, labels }
     }
 
     fn y(&self, at: Instant) -> u64 {
-        let length = (self.to.0 - self.from.0).max(1);
-        let height = (length / (2 * MILLISECOND)).clamp(HEIGHT.0, HEIGHT.1);
-        let into = at.max(self.from).min(self.to).0 - self.from.0;
-        TOP + (u128::from(into) * u128::from(height) / u128::from(length)) as u64
+        self.rows.range(..=at).next_back().map_or(TOP, |(_, y)| *y)
     }
 
     fn shows(&self, at: Instant) -> bool {
         at >= self.from
     }
+}
+
+/// Later moments are never above earlier ones, and every line of the margin has room.
+fn rows(
+    events: &[(Instant, TraceEvent)],
+    from: Instant,
+) -> (BTreeMap<Instant, u64>, Vec<(u64, String)>) {
+    let (mut rows, mut labels) = (BTreeMap::new(), Vec::new());
+    let (mut last, mut y) = (from, TOP);
+    for (at, event) in events.iter().filter(|(at, _)| *at >= from) {
+        let label = label(event);
+        if label.is_none() && !matches!(event, TraceEvent::Send { .. } | TraceEvent::Deliver { .. })
+        {
+            continue;
+        }
+        y += ((at.0 - last.0) / PIXEL).min(GAP_MAX);
+        if let Some(label) = label {
+            y += LABEL_HEIGHT;
+            labels.push((y, format!("{} {label}", seconds(*at))));
+        }
+        last = *at;
+        rows.insert(*at, y);
+    }
+    (rows, labels)
 }
 
 const fn x(node: Slot) -> u64 {
@@ -139,28 +168,19 @@ fn picture(page: &mut String, window: &Window, nodes: usize) {
         let _infallible = write!(page, "<text class=name x={x} y=20>node {node}</text>");
     }
     lanes(page, window, nodes);
+    for (y, label) in &window.labels {
+        let _infallible = write!(
+            page,
+            "<line class=mark x1=0 x2={width} y1={y} y2={y} /><text class=label x=2 y={y}>{label}\
+             </text>"
+        );
+    }
     for (at, event) in window.events {
-        match event {
-            TraceEvent::Send { message, from, to, name, group, term } => {
-                let of = group.map_or(String::new(), |group| format!(" of group {group}"));
-                let term = term.map_or(String::new(), |term| format!(" in term {term}"));
-                let title = format!("{} {name}{of}{term}", seconds(*at));
-                draw_message(page, window, (*message, *at), (*from, *to), name, &title);
-            }
-            _ => {
-                if window.shows(*at)
-                    && let Some(label) = label(event)
-                {
-                    let y = window.y(*at);
-                    let _infallible = write!(
-                        page,
-                        "<line class=mark x1=0 x2={width} y1={y} y2={y} /><text class=label x=2 \
-                         y={}>{} {label}</text>",
-                        y.saturating_sub(2),
-                        seconds(*at)
-                    );
-                }
-            }
+        if let TraceEvent::Send { message, from, to, name, group, term } = event {
+            let of = group.map_or(String::new(), |group| format!(" of group {group}"));
+            let term = term.map_or(String::new(), |term| format!(" in term {term}"));
+            let title = format!("{} {name}{of}{term}", seconds(*at));
+            draw_message(page, window, (*message, *at), (*from, *to), name, &title);
         }
     }
     page.push_str("</svg>");
@@ -330,7 +350,7 @@ svg{font:11px system-ui,sans-serif}.name{font-weight:600;text-anchor:middle}\
 .vote{stroke:#dc2626}.reply{stroke:#6b7280;opacity:.6}.lost{stroke-dasharray:3 3}\
 .m:hover{stroke-width:4}.key line{stroke-width:3}</style></head><body>";
 
-const LEGEND: &str = "<p>Time runs downwards, one lane per machine. A solid lane is a running \
+const LEGEND: &str = "<p>Time runs downwards, one lane per machine; quiet stretches are shortened. A solid lane is a running \
 process, an orange one stands still, a dotted one is down. Coloured bars beside a lane: it leads a \
 group (<span style=color:#b45309>0, the consistent core</span>, \
 <span style=color:#1d4ed8>1</span>, \
