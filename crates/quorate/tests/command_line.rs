@@ -39,7 +39,6 @@ fn what_contradicts_itself_is_named() {
     refused(&["start", "--initial-cluster", "n1=127.0.0.1:2380"], &[], &["initial-cluster"]);
     refused(&["start", "--lease-ms", "1000"], &[], &["lease-ms", "election-ms"]);
     refused(&["start", "--test-no-sync"], &[], &["test-power-loss"]);
-    refused(&["sim"], &[], &["--seeds"]);
     refused(&["sim", "--seed", "1", "--seeds", "1..2"], &[], &["--seed"]);
     refused(&["sim", "--seed", "1", "--jobs", "0"], &[], &["--jobs"]);
     refused(&["sim", "--seeds", "2..2"], &[], &["2..2"]);
