@@ -187,7 +187,8 @@ impl StatusReport {
         let silent = self.members.iter().filter(|member| !member.answered());
         let names: Vec<&str> = silent.map(|member| member.name.as_str()).collect();
         let (missing, all) = (names.len(), self.members.len());
-        let sentence = format!("{missing} of {all} members did not answer: {}", names.join(", "));
+        let names = names.join(", ");
+        let sentence = format!("{missing} of {all} members do not say where they stand: {names}");
         (missing > 0).then_some(sentence)
     }
 
@@ -302,7 +303,7 @@ s_bucket{le=\"+Inf\"} 100
         assert_eq!(whole.shortcoming(), None);
         let report = StatusReport { members: vec![reached, missing, refused] };
         let shortcoming = report.shortcoming().expect("two are missing");
-        assert_eq!(shortcoming, "2 of 3 members did not answer: n2, n3");
+        assert_eq!(shortcoming, "2 of 3 members do not say where they stand: n2, n3");
         let table = report.to_string();
         assert!(table.contains("3 MiB"), "{table}");
         assert!(table.contains("131 us"), "{table}");
