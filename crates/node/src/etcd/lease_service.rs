@@ -261,7 +261,7 @@ impl KeepAliveSession {
         while let Some(pb::LeaseKeepAliveRequest { id }) = requests.message().await? {
             let arrived = monotonic_now();
             self.identify()?;
-            let renewed = self.renewals.renew(id).map_err(|error| refusal::status(error.into()))?;
+            let renewed = self.renewals.renew(id).await;
             if asked.send(Asked { id, arrived, renewed }).await.is_err() {
                 break;
             }

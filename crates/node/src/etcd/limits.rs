@@ -80,6 +80,8 @@ pub(super) const RENEWALS_WAITING_MAX: usize = 1 << 16;
 pub(super) const STREAM_RENEWALS_MAX: usize = 1024;
 /// Elections that a renewal waits for, besides the base of every request's time.
 pub(super) const RENEWAL_TIMEOUT_ELECTIONS: u32 = 2;
+/// Pause before renewals are offered again to a log that was overloaded.
+pub(super) const RENEWAL_OVERLOAD_PAUSE: Duration = Duration::from_millis(20);
 
 /// Threads of a runtime for what would delay its calls; more such work waits.
 pub(crate) const BLOCKING_THREADS: usize = 24;

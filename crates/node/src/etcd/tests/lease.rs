@@ -228,22 +228,51 @@ fn renewals_that_gather_travel_in_one_entry() {
         client.lease_grant(grant(7, 60)).await.unwrap();
         let before = entries();
         let renewals = LeaseRenewals::new(core.handle.clone());
-        let asked: Vec<_> = (0..1000).map(|_| renewals.renew(7).unwrap()).collect();
-        for renewed in asked {
-            assert_eq!(renewed.await.unwrap().unwrap().ttl_s, 60);
+        let mut asked = Vec::new();
+        for id in 0..1000 {
+            // In one go: nothing else runs before the last of them has asked.
+            asked.push((id, tokio::task::unconstrained(renewals.renew(id)).await));
+        }
+        for (id, renewed) in asked {
+            assert_eq!(renewed.await.unwrap().unwrap().ttl_s, if id == 7 { 60 } else { 0 });
         }
         assert_eq!(entries() - before, 1);
     });
 }
 
 #[test]
-fn renewals_that_wait_are_bounded() {
+fn renewals_beyond_the_bound_wait_for_a_place() {
     let core = FakeCore::start();
-    core.feel(|mood| mood.silent = true);
+    core.feel(|mood| mood.refuse = Some(RequestError::Overloaded));
     block_on(async {
         let renewals = LeaseRenewals::new(core.handle.clone());
-        let _asked: Vec<_> =
-            (0..RENEWALS_WAITING_MAX).map(|_| renewals.renew(7).unwrap()).collect();
-        assert_eq!(renewals.renew(7).unwrap_err(), RequestError::Overloaded);
+        let mut asked = Vec::new();
+        for _ in 0..RENEWALS_WAITING_MAX {
+            asked.push(renewals.renew(7).await);
+        }
+        let waits = tokio::time::timeout(Duration::from_millis(100), renewals.renew(8)).await;
+        assert!(waits.is_err(), "a place that was not there");
+        // Whoever waited for a place and left took none: all are there again.
+        core.feel(|mood| mood.refuse = None);
+        drop(asked);
+        for _ in 0..RENEWALS_WAITING_MAX {
+            let place = tokio::time::timeout(PATIENCE, renewals.renew(8)).await;
+            drop(place.expect("a place in time"));
+        }
+    });
+}
+
+#[test]
+fn an_overloaded_log_is_waited_for() {
+    let core = FakeCore::start();
+    core.feel(|mood| mood.refuse = Some(RequestError::Overloaded));
+    block_on(async {
+        client(&core).await.lease_grant(grant(7, 60)).await.unwrap_err();
+        let mut stream = KeepingAlive::open(&core, false).await;
+        stream.ask(7).await;
+        let early = tokio::time::timeout(Duration::from_millis(100), stream.replies.message());
+        assert!(early.await.is_err(), "an answer, or an end, while the log is overloaded");
+        core.feel(|mood| mood.refuse = None);
+        assert_eq!(stream.ttl().await, (7, 0));
     });
 }
