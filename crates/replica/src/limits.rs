@@ -54,8 +54,9 @@ impl Default for ReplicaLimits {
     }
 }
 
-/// Interval at which a leader logs its lease clock while there are leases: what a new leader may
-/// lack of it.
+/// When a new leader first logs its lease clock while there are leases.
+pub(crate) const LEASE_FIRST_TICK: Duration = Duration::from_millis(250);
+/// Longest interval at which it goes on to: what its successor may lack.
 pub(crate) const LEASE_TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// Leases and keys that one tick revokes; the last lease may bring more keys.
 pub(crate) const LEASE_REVOKE_MAX: u32 = 512;
