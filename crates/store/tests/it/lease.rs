@@ -219,6 +219,29 @@ fn many_leases_that_end_together_are_revoked_a_bounded_number_per_entry() {
     assert!(group.events.iter().all(deleted));
 }
 
+/// As in etcd: a lease ends whole, at one revision, in the entry of its turn.
+#[test]
+fn a_lease_of_many_keys_ends_at_one_revision() {
+    const KEYS: usize = 20_000;
+    let mut group = Group::keyspace();
+    for id in [1, 2] {
+        group.enter(Command::LeaseGrant { id, ttl_s: 10 }).unwrap();
+    }
+    for number in 0..KEYS {
+        let attached = Put { lease: 1, ..put(&format!("key {number}"), "value") };
+        group.enter(Command::Put(attached)).unwrap();
+    }
+    group.events.clear();
+    tick(&mut group, 60_000, 512);
+    assert_eq!(group.events.len(), 1, "one revision");
+    assert_eq!(group.events[0].events.len(), KEYS);
+    assert!(group.events[0].events.iter().all(|event| event.kind == EventKind::Delete));
+    let next = |group: &Group| group.machine.lease_status().next_due_ms;
+    assert!(next(&group).is_some(), "the other one waits for the next entry");
+    tick(&mut group, 60_000, 512);
+    assert_eq!(next(&group), None);
+}
+
 #[test]
 fn the_consistent_core_has_no_leases() {
     let mut core = Group::new(MachineKind::ClusterMetadata);
