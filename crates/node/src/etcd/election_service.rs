@@ -7,7 +7,7 @@ use super::refusal;
 use super::services::v3electionpb::election_server::Election;
 use super::watch_service::leaderless;
 use store::EventKind;
-use store::range::KeyRange;
+use store::range::{KeyRange, Revision};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -140,7 +140,7 @@ impl Observer {
                 return Ok(());
             }
             let watched = [KeyRange::Key(key)];
-            let mut watch = KeyWatch::open(self.queue.handle(), watched, header.revision + 1).await;
+            let mut watch = self.watch(watched, header.revision + 1).await;
             while let Some((event, revision)) = watch.next().await {
                 if event.kind == EventKind::Delete {
                     break;
@@ -153,10 +153,15 @@ impl Observer {
         }
     }
 
+    /// On the observer's own behalf: it ends with their permission, and the next look says why.
+    async fn watch(&self, keys: [KeyRange; 1], start: Revision) -> KeyWatch {
+        KeyWatch::open(self.queue.handle(), self.caller.caller(), keys, start).await
+    }
+
     /// Waits in an empty line for somebody to enter it.
     async fn first_candidate(&self, header: &mut pb::ResponseHeader) -> Option<mvccpb::KeyValue> {
         let watched = [keys_of(&self.line)];
-        let mut watch = KeyWatch::open(self.queue.handle(), watched, header.revision + 1).await;
+        let mut watch = self.watch(watched, header.revision + 1).await;
         loop {
             let (event, _) = watch.next().await?;
             if event.kind == EventKind::Put {

@@ -15,10 +15,12 @@ pub(super) struct KeyWatch {
 }
 
 impl KeyWatch {
-    /// Watches each of `keys` from `start` on. Nothing of it is shown: whoever is told what follows
-    /// is asked for their permission then.
+    /// Watches each of `keys` from `start` on, for as long as `watcher` may read them. On behalf of
+    /// the cluster nothing of it may be shown: whoever is told what follows is asked for their
+    /// permission then.
     pub(super) async fn open(
         handle: &NodeHandle,
+        watcher: Option<Caller>,
         keys: impl IntoIterator<Item = KeyRange>,
         start: Revision,
     ) -> KeyWatch {
@@ -34,13 +36,14 @@ impl KeyWatch {
                 progress_notify: false,
                 fragment: false,
             };
-            sender.create(Some(Caller::Cluster), watch).await;
+            sender.create(watcher.clone(), watch).await;
         }
         KeyWatch { _sender: sender, receiver, delivery: None }
     }
 
     /// The next event, and the revision up to which it is told; `None` if there are no more to
-    /// come: history was compacted, or the node stops. The caller then looks for itself.
+    /// come: history was compacted, the watcher may not read it any more, or the node stops. The
+    /// caller then looks for itself.
     pub(super) async fn next(&mut self) -> Option<(Event, Revision)> {
         loop {
             if let Some((delivery, place)) = &mut self.delivery

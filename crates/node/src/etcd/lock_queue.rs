@@ -7,6 +7,7 @@
 //! the fencing token, the revision at which its key was created, tells (docs/locks.md).
 //! Everything is asked of the KV service on the caller's behalf, so that its permissions count.
 
+use super::admission::Admitted;
 use super::deadline;
 use super::key_watch::KeyWatch;
 use super::keyspace_service::KeyspaceService;
@@ -18,6 +19,7 @@ use crate::NodeHandle;
 use std::sync::Arc;
 use std::time::Duration;
 use store::EventKind;
+use store::command::Caller;
 use store::range::KeyRange;
 use tokio::sync::oneshot;
 use tonic::metadata::MetadataMap;
@@ -43,6 +45,11 @@ impl OnBehalf {
 
     fn request<T>(&self, message: T) -> Request<T> {
         Request::from_parts(self.metadata.clone(), self.extensions.clone(), message)
+    }
+
+    /// Who that is, as it was let in.
+    pub(super) fn caller(&self) -> Option<Caller> {
+        self.extensions.get::<Admitted>().and_then(Admitted::caller)
     }
 
     /// How long the caller waits, if it said so.
@@ -205,8 +212,9 @@ impl LockQueue {
             let Some(before_us) = before.kvs.into_iter().next() else { break };
             let start = before.header.map_or(0, |header| header.revision) + 1;
             let keys = [before_us.key, place.key.clone()].map(KeyRange::Key);
+            let cluster = Some(Caller::Cluster);
             // A place that is lost is noticed at once, and not when its turn comes.
-            let mut watch = KeyWatch::open(&self.handle, keys, start).await;
+            let mut watch = KeyWatch::open(&self.handle, cluster, keys, start).await;
             self.still_there(&caller, place, lost).await?;
             while let Some((event, _)) = watch.next().await {
                 if event.kind == EventKind::Delete {
