@@ -11,6 +11,8 @@ pub(super) enum Guard {
     Open,
     /// To be a user.
     User,
+    /// To be a user, or root: its service asks, once it knows what is wanted.
+    UserOrRoot,
     /// The role of root.
     Root,
     /// Its service asks with each message of a stream.
@@ -36,8 +38,8 @@ const GUARDS: [(&str, Guard); 54] = [
     ("/etcdserverpb.Cluster/MemberUpdate", Guard::Root),
     ("/etcdserverpb.Cluster/MemberList", Guard::Open),
     ("/etcdserverpb.Cluster/MemberPromote", Guard::Root),
-    // Listing alarms is for users; whatever else it does asks for root itself.
-    ("/etcdserverpb.Maintenance/Alarm", Guard::User),
+    // Listing alarms is for users, whatever else it does for root.
+    ("/etcdserverpb.Maintenance/Alarm", Guard::UserOrRoot),
     ("/etcdserverpb.Maintenance/Status", Guard::User),
     ("/etcdserverpb.Maintenance/Defragment", Guard::Root),
     ("/etcdserverpb.Maintenance/Hash", Guard::Root),

@@ -82,7 +82,7 @@ impl Admission {
     ) -> Result<Admitted, Status> {
         let guard = Guard::of(path);
         let accounts = self.handle.accounts();
-        let asks_again = matches!(guard, Guard::EachMessage | Guard::Root);
+        let asks_again = matches!(guard, Guard::EachMessage | Guard::UserOrRoot | Guard::Root);
         if guard == Guard::Open || !(asks_again || accounts.is_enabled()) {
             return Ok(Admitted { caller: None, asked: None });
         }
@@ -96,7 +96,9 @@ impl Admission {
         }
         let caller = self.caller(&accounts, &credentials).map_err(refusal::status)?;
         match guard {
-            Guard::User if caller.is_none() => return Err(refusal::status(USER_EMPTY)),
+            Guard::User | Guard::UserOrRoot if caller.is_none() => {
+                return Err(refusal::status(USER_EMPTY));
+            }
             Guard::Root => accounts.require_root(caller.as_ref()).map_err(refused)?,
             _ => {}
         }

@@ -30,6 +30,17 @@ impl MaintenanceService {
         MaintenanceService { handle, hashes, backups: Arc::new(Semaphore::new(BACKUPS)) }
     }
 
+    /// Asks for the role of root, of the cluster as long as it is known who leads it. Without a
+    /// leader this member says itself who is root: what is asked for then is what it holds alone.
+    async fn require_root<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let admitted = Admitted::of(request);
+        if self.handle.leader(GroupId::KEYSPACE).is_none() {
+            return admitted.require_root(&self.handle);
+        }
+        let deadline = Deadline::of(request.metadata(), &self.handle);
+        admitted.require_root_now(&self.handle, deadline).await.map(drop)
+    }
+
     fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
         let handle = &self.handle;
         let answerer = Answerer { cluster_id: handle.cluster_id(), member: handle.member_id() };
@@ -106,11 +117,10 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
         use pb::alarm_request::AlarmAction;
-        let admitted = Admitted::of(&request);
-        let (metadata, _, message) = request.into_parts();
-        if message.action != AlarmAction::Get as i32 {
-            admitted.require_root(&self.handle)?;
+        if request.get_ref().action != AlarmAction::Get as i32 {
+            self.require_root(&request).await?;
         }
+        let (metadata, _, message) = request.into_parts();
         let status = self.node_status(&metadata).await?;
         let mut alarms = alarms(&status);
         match AlarmAction::try_from(message.action) {
@@ -134,8 +144,9 @@ impl Maintenance for MaintenanceService {
 
     async fn hash(
         &self,
-        _: Request<pb::HashRequest>,
+        request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
+        self.require_root(&request).await?;
         let hash = self.hash(0).await?;
         let header = self.header(hash.revision);
         Ok(Response::new(pb::HashResponse { header, hash: hash.hash }))
@@ -145,6 +156,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
+        self.require_root(&request).await?;
         let hash = self.hash(request.get_ref().revision).await?;
         Ok(Response::new(pb::HashKvResponse {
             header: self.header(self.revision()?),
@@ -156,25 +168,21 @@ impl Maintenance for MaintenanceService {
 
     async fn defragment(
         &self,
-        _: Request<pb::DefragmentRequest>,
+        request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        self.require_root(&request).await?;
         // Space is reclaimed while the engine runs; there is nothing left to do, and nobody waits.
         Ok(Response::new(pb::DefragmentResponse::default()))
     }
 
     type SnapshotStream = StreamedReply<pb::SnapshotResponse>;
 
-    /// As of what this member has. As long as it knows a leader, it asks it who is root; without
-    /// one, whoever is root by the very state that is handed out may have it: a backup of the last
-    /// members is taken when there is no majority.
+    /// As of what this member has: a backup of the last members is taken when there is no majority.
     async fn snapshot(
         &self,
         request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        if self.handle.leader(GroupId::KEYSPACE).is_some() {
-            let deadline = Deadline::of(request.metadata(), &self.handle);
-            Admitted::of(&request).require_root_now(&self.handle, deadline).await?;
-        }
+        self.require_root(&request).await?;
         let permit = Arc::clone(&self.backups).try_acquire_owned();
         let permit = permit.map_err(|_| refusal::status(errors::TOO_MANY_REQUESTS))?;
         let handle = &self.handle;

@@ -11,6 +11,7 @@ use crate::etcd::services::etcdserverpb::kv_client::KvClient;
 use crate::etcd::services::etcdserverpb::lease_client::LeaseClient;
 use crate::etcd::services::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::etcd::services::etcdserverpb::watch_client::WatchClient;
+use crate::etcd::services::v3electionpb::election_client::ElectionClient;
 use bytes::Bytes;
 use pb::watch_request::RequestUnion;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 use wire::etcd::pb;
 use wire::proto::authpb;
+use wire::proto::v3electionpb::{CampaignRequest, LeaderRequest, ProclaimRequest};
 
 /// Longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -415,6 +417,7 @@ fn a_member_whose_users_lag_asks_before_it_changes_the_cluster() {
         let lag = || drop(core.handle.shared.accounts.send_replace(Arc::clone(&behind)));
         let unknown = pb::MemberRemoveRequest { id: 7 };
         let moving = pb::MoveLeaderRequest { target_id: 7 };
+        let disarm = pb::AlarmRequest { action: 2, ..Default::default() };
         for (token, refusal) in [(&ann, DENIED), (&String::new(), INVALID)] {
             lag();
             let refused = cluster.member_remove(shown(token, unknown)).await.unwrap_err();
@@ -425,7 +428,24 @@ fn a_member_whose_users_lag_asks_before_it_changes_the_cluster() {
             lag();
             let backup = shown(token, pb::SnapshotRequest::default());
             assert_eq!(text(maintenance.snapshot(backup).await.unwrap_err()), refusal);
+            lag();
+            let hash = maintenance.hash(shown(token, pb::HashRequest {})).await.map(drop);
+            lag();
+            let hash_kv = shown(token, pb::HashKvRequest::default());
+            let hash_kv = maintenance.hash_kv(hash_kv).await.map(drop);
+            lag();
+            let defragment = shown(token, pb::DefragmentRequest {});
+            let defragment = maintenance.defragment(defragment).await.map(drop);
+            lag();
+            let disarmed = maintenance.alarm(shown(token, disarm)).await.map(drop);
+            for refused in [hash, hash_kv, defragment, disarmed] {
+                assert_eq!(text(refused.unwrap_err()), refusal);
+            }
         }
+        lag();
+        assert!(maintenance.alarm(shown(&root, disarm)).await.is_ok());
+        lag();
+        assert!(maintenance.hash_kv(shown(&root, pb::HashKvRequest::default())).await.is_ok());
         lag();
         let refused = cluster.member_remove(shown(&root, unknown)).await.unwrap_err();
         assert!(![DENIED, INVALID, EMPTY].contains(&refused.message()), "{refused:?}");
@@ -439,6 +459,52 @@ fn a_member_whose_users_lag_asks_before_it_changes_the_cluster() {
         assert!(maintenance.snapshot(backup()).await.is_ok());
         let refused = maintenance.snapshot(shown(&ann, pb::SnapshotRequest::default())).await;
         assert_eq!(text(refused.unwrap_err()), DENIED);
+    });
+}
+
+/// Clients fetch another token for the second answer, some of them for the first as well.
+#[test]
+fn a_member_whose_users_lag_takes_an_old_token_once() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut admin = Admin::of(&core).await;
+        admin.guard(&[may(Readwrite, "a", "")]).await;
+        let root = admin.login("root", "root").await.unwrap();
+        let ann = admin.login("ann", "ann").await.unwrap();
+        let behind = core.handle.accounts();
+        admin.change_password(&root, "ann").await.unwrap();
+        core.handle.shared.accounts.send_replace(behind);
+        let old = "etcdserver: revision of auth store is old";
+        assert_eq!(text(admin.put(&ann, "a").await.unwrap_err()), old);
+        assert_eq!(text(admin.put(&ann, "a").await.unwrap_err()), INVALID);
+    });
+}
+
+#[test]
+fn an_observer_hears_nothing_more_once_it_may_not_read() {
+    let core = FakeCore::start();
+    block_on(async {
+        let mut admin = Admin::of(&core).await;
+        admin.guard(&[may(Read, "mayor/", "mayor0")]).await;
+        let root = admin.login("root", "root").await.unwrap();
+        let ann = admin.login("ann", "ann").await.unwrap();
+        let mut elections = ElectionClient::new(admin.channel.clone());
+        let (name, value) = (Bytes::from("mayor"), Bytes::from("ada"));
+        let campaign = CampaignRequest { name: name.clone(), lease: 0, value };
+        let campaign = elections.campaign(shown(&root, campaign)).await.unwrap().into_inner();
+        let observe = shown(&ann, LeaderRequest { name });
+        let mut heard = elections.observe(observe).await.unwrap().into_inner();
+        assert!(heard.message().await.unwrap().is_some());
+        let revoke = pb::AuthRoleRevokePermissionRequest {
+            role: "some".into(),
+            key: "mayor/".into(),
+            range_end: "mayor0".into(),
+        };
+        admin.auth.role_revoke_permission(shown(&root, revoke)).await.unwrap();
+        let proclaim = ProclaimRequest { leader: campaign.leader, value: "secret".into() };
+        elections.proclaim(shown(&root, proclaim)).await.unwrap();
+        let ended = tokio::time::timeout(PATIENCE, heard.message()).await.expect("in time");
+        assert_eq!(text(ended.unwrap_err()), DENIED);
     });
 }
 
