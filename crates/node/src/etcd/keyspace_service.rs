@@ -22,7 +22,7 @@ use store::command::{Command, Txn, TxnOp};
 use store::range::{KeyRange, Range, Revision};
 use store::reply::{Outcome, StoreError};
 use store::{RangeCursor, Reader, StoreFailure, StreamError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use wire::etcd::errors::{NOT_SUPPORTED_FOR_LEARNER, TOO_MANY_REQUESTS};
@@ -86,17 +86,17 @@ impl KeyspaceService {
         }
     }
 
-    /// Reads from a snapshot taken now.
+    /// Reads from a snapshot taken now; a large read waits for its turn as long as the call may.
     pub(super) async fn read<T: Send + 'static>(
         &self,
+        metadata: &MetadataMap,
         size: impl FnOnce(&Reader) -> Result<ReadSize, StoreFailure>,
         read: impl FnOnce(&Reader) -> ReadResult<T> + Send + 'static,
     ) -> Result<T, Status> {
         let result = match self.read_here(size, read) {
             Ok(result) => result,
             Err(read) => {
-                let permit = Arc::clone(&self.large_reads).acquire_owned().await;
-                let permit = permit.map_err(|_| Status::unavailable("quorate: stopping"))?;
+                let permit = self.turn(&self.large_reads, metadata).await?;
                 let handle = self.handle.clone();
                 let run = move || {
                     // Until it ends, whoever waits for it.
@@ -111,6 +111,19 @@ impl KeyspaceService {
         result
             .map_err(|failure| refusal::failed_read(&failure))?
             .map_err(|error| refusal::status(error.into()))
+    }
+
+    /// Waits for one of few places, as long as the call may take.
+    async fn turn(
+        &self,
+        places: &Arc<Semaphore>,
+        metadata: &MetadataMap,
+    ) -> Result<OwnedSemaphorePermit, Status> {
+        let deadline = Deadline::of(metadata, &self.handle);
+        let place = Arc::clone(places).acquire_owned();
+        let place = tokio::time::timeout(deadline.timeout, place).await;
+        let place = place.map_err(|_| refusal::status(TOO_MANY_REQUESTS))?;
+        place.map_err(|_| Status::unavailable("quorate: stopping"))
     }
 
     /// Answers with what may be large.
@@ -159,7 +172,7 @@ impl Kv for KeyspaceService {
             Ok(()) => reader.range(&range),
             Err(refusal) => Ok(Err(refusal)),
         };
-        let reply = self.read(size, read).await?;
+        let reply = self.read(&metadata, size, read).await?;
         self.admit(self.answerer().range(self.term(), reply))
     }
 
@@ -176,11 +189,7 @@ impl Kv for KeyspaceService {
             return Err(refusal::status(NOT_SUPPORTED_FOR_LEARNER));
         }
         let (range, consistency) = request::range_stream(message).map_err(refusal::status)?;
-        let permit = Arc::clone(&self.range_streams).acquire_owned();
-        let deadline = Deadline::of(&metadata, &self.handle);
-        let permit = tokio::time::timeout(deadline.timeout, permit).await;
-        let permit = permit.map_err(|_| refusal::status(TOO_MANY_REQUESTS))?;
-        let permit = permit.map_err(|_| Status::unavailable("quorate: stopping"))?;
+        let permit = self.turn(&self.range_streams, &metadata).await?;
         self.settle(&metadata, consistency).await?;
         let reader = self.handle.reader(GroupId::KEYSPACE);
         let reader = reader.map_err(|failure| refusal::failed_read(&failure))?;
@@ -248,7 +257,7 @@ impl Kv for KeyspaceService {
                         }
                         Err(refusal) => Ok(Err(refusal)),
                     };
-                let (revision, reply) = self.read(size, read).await?;
+                let (revision, reply) = self.read(&metadata, size, read).await?;
                 self.admit(self.answerer().txn_reply(self.term(), revision, reply))
             }
         }

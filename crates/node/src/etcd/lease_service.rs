@@ -140,6 +140,7 @@ impl Lease for LeaseService {
         let (revision, found) = self
             .keyspace
             .read(
+                &metadata,
                 move |_| Ok(size),
                 move |reader| {
                     let Some(lease) = reader.lease(id)? else {
@@ -163,11 +164,13 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.keyspace.settle(request.metadata(), Consistency::Linearizable).await?;
         let (admitted, handle) = (Admitted::of(&request), self.handle.clone());
+        let (metadata, _, _) = request.into_parts();
+        self.keyspace.settle(&metadata, Consistency::Linearizable).await?;
         let (revision, leases) = self
             .keyspace
             .read(
+                &metadata,
                 |_| Ok(ReadSize::Large),
                 move |reader| {
                     let leases = reader.leases().collect::<Result<Vec<_>, _>>()?;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use replica::RequestError;
 use std::sync::Arc;
 use std::time::Duration;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 use wire::etcd::pb;
@@ -234,6 +235,24 @@ fn who_requires_a_leader_gets_no_answer_without_one() {
 }
 
 #[test]
+fn a_large_read_waits_for_its_turn_no_longer_than_its_call() {
+    let core = FakeCore::start();
+    block_on(async {
+        let service = KeyspaceService::new(core.handle.clone());
+        let all = u32::try_from(LARGE_READS).expect("few");
+        let others = service.large_reads.acquire_many(all).await.expect("it is open");
+        let mut metadata = MetadataMap::new();
+        metadata.insert("grpc-timeout", "20m".parse().expect("ascii"));
+        let read = || service.read(&metadata, |_| Ok(ReadSize::Large), |_| Ok(Ok(())));
+        let refused = tokio::time::timeout(Duration::from_secs(3), read()).await;
+        let refused = refused.expect("long before etcd's own seven seconds").unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: too many requests");
+        drop(others);
+        read().await.expect("there is a place again");
+    });
+}
+
+#[test]
 fn a_large_read_whose_caller_has_left_keeps_its_permit() {
     let core = FakeCore::start();
     block_on(async {
@@ -245,8 +264,9 @@ fn a_large_read_whose_caller_has_left_keeps_its_permit() {
             released.recv().expect_err("nothing is said");
             Ok(Ok(()))
         };
+        let metadata = MetadataMap::new();
         tokio::select! {
-            _ = service.read(|_| Ok(ReadSize::Large), read) => panic!("it ends before it may"),
+            _ = service.read(&metadata, |_| Ok(ReadSize::Large), read) => panic!("it ends early"),
             begun = begun => begun.expect("it begins"),
         }
         assert_eq!(service.large_reads.available_permits(), LARGE_READS - 1);
