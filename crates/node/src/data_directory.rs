@@ -9,10 +9,12 @@
 //! removed    empty; the member is none any more
 //! log/       the write-ahead log
 //! state/     the storage engine
+//! fixtures/  certificates of the node's own making, which prove nothing
 //! ```
 //! Whoever started the node may keep `addresses` there, where it listens; nothing here reads it.
 //!
-//! Invariant: nothing but the lock is written to a directory before its identity. The directory id
+//! Invariant: nothing but the lock and the fixtures is written to a directory before its identity,
+//! so that a first start that is refused leaves a directory that is nobody's. The directory id
 //! in it is drawn at random, so that an emptied directory is noticed; the mark tells a log that was
 //! lost, with the votes and entries in it, from one not made yet.
 
@@ -31,6 +33,8 @@ use std::path::{Path, PathBuf};
 
 /// The mark that the log was made.
 const LOG_MADE: &str = "log-made";
+/// Certificates of the node's own making.
+const FIXTURES: &str = "fixtures";
 /// The mark that the member was removed from its cluster.
 const REMOVED: &str = "removed";
 
@@ -162,6 +166,12 @@ impl DataDirectory {
     /// One plain sentence.
     pub(crate) fn member_is_removed(path: &Path) -> Result<(), String> {
         mark(path, REMOVED)
+    }
+
+    /// Where self-signed certificates are kept, as etcd keeps its own.
+    #[must_use]
+    pub(crate) fn fixtures(&self) -> PathBuf {
+        self.path.join(FIXTURES)
     }
 
     /// Where the storage engine lives.

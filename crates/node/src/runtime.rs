@@ -23,7 +23,7 @@ use crate::correlation_identifier::PendingReplies;
 use crate::data_directory::{DataDirectory, random_bytes};
 use crate::directory_identity::DirectoryIdentity;
 use crate::disaster_recovery::force_new_cluster;
-use crate::etcd::{BLOCKING_THREADS, EtcdFrontEnd};
+use crate::etcd::{Authentication, BLOCKING_THREADS, EtcdFrontEnd};
 use crate::free_space::{FreeSpace, StateSize};
 use crate::handle::{Identity, NodeHandle, Progress, Shared, Timings};
 use crate::log_disk::{LogDisk, OnCompletion};
@@ -44,6 +44,7 @@ use replica::{
 };
 use round_trips::RoundTrips;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -105,6 +106,7 @@ pub struct NodeSeat {
     directory: DataDirectory,
     listeners: Listeners,
     ports: TlsPorts,
+    authentication: Authentication,
 }
 
 impl NodeSeat {
@@ -117,7 +119,9 @@ impl NodeSeat {
         config.notes.iter().for_each(|note| tracing::info!("{note}"));
         let mut directory = DataDirectory::open(&config.data_dir)?;
         match NodeSeat::prepare(config, &mut directory) {
-            Ok((ports, listeners)) => Ok(NodeSeat { directory, listeners, ports }),
+            Ok((listeners, ports, authentication)) => {
+                Ok(NodeSeat { directory, listeners, ports, authentication })
+            }
             Err(refusal) => {
                 directory.give_back();
                 Err(refusal)
@@ -128,9 +132,11 @@ impl NodeSeat {
     fn prepare(
         config: &NodeConfig,
         directory: &mut DataDirectory,
-    ) -> Result<(TlsPorts, Listeners), String> {
+    ) -> Result<(Listeners, TlsPorts, Authentication), String> {
         // Whatever may refuse the start comes before a new cluster is forced.
-        let prepared = (TlsPorts::load(config)?, Listeners::bind(config)?);
+        let authentication = Authentication::new(&config.auth)?;
+        let listeners = Listeners::bind(config)?;
+        let ports = TlsPorts::load(config, &directory.fixtures())?;
         if config.force_new_cluster {
             force_new_cluster(directory, config.own_peer_address())?;
         } else {
@@ -138,7 +144,7 @@ impl NodeSeat {
         }
         directory.check_finished()?;
         directory.check_log()?;
-        Ok(prepared)
+        Ok((listeners, ports, authentication))
     }
 
     /// Leaves the place unused; a new directory, as it was found.
@@ -197,7 +203,7 @@ impl Node {
         config: &NodeConfig,
         identity: &DirectoryIdentity,
         standing: Standing,
-        NodeSeat { directory, listeners, ports }: NodeSeat,
+        NodeSeat { directory, listeners, ports, authentication }: NodeSeat,
     ) -> Result<Node, String> {
         let engine: Arc<dyn Engine> = Arc::new(
             LsmEngine::open(&directory.state(), config.engine).map_err(|e| e.to_string())?,
@@ -249,7 +255,8 @@ impl Node {
             _directory: directory,
         };
         node.start_core(applier, log_thread, &engine)?;
-        node.start_outer(config, listeners, ports.clients, network)?;
+        let front_end = EtcdFrontEnd::new(node.handle.clone(), authentication);
+        node.start_outer(config, listeners, (front_end, ports.clients), network)?;
         Ok(node)
     }
 
@@ -296,7 +303,7 @@ impl Node {
         &mut self,
         config: &NodeConfig,
         listeners: Listeners,
-        entrance: Entrance,
+        (front_end, entrance): (EtcdFrontEnd, Entrance),
         network: PeerNetwork,
     ) -> Result<(), String> {
         let stopping = || self.handle.shared.stopping.subscribe();
@@ -328,7 +335,6 @@ impl Node {
             tokio::spawn(readiness::tell(handle));
             all(listeners.admin.into_iter().map(|listener| admin.clone().serve(listener))).await
         })?);
-        let front_end = EtcdFrontEnd::new(self.handle.clone(), &config.auth)?;
         for _ in 0..config.front_ends {
             let doors = config.etcd.iter().zip(&listeners.etcd).map(|(listen, listener)| {
                 let entrance = match listen.transport {
@@ -482,10 +488,10 @@ struct TlsPorts {
 
 impl TlsPorts {
     /// Self-signed certificates are kept in the data directory, where etcd keeps its own.
-    fn load(config: &NodeConfig) -> Result<TlsPorts, String> {
+    fn load(config: &NodeConfig, fixtures: &Path) -> Result<TlsPorts, String> {
         let load = |port: &Option<TlsPort>, name: &str| {
             let Some(port) = port.clone() else { return Ok(None) };
-            let port = make_self_signed(port, &config.data_dir.join("fixtures").join(name))?;
+            let port = make_self_signed(port, &fixtures.join(name))?;
             CertificateRotation::load(port).map(|rotation| Some(Arc::new(rotation)))
         };
         let clients = match load(&config.tls.clients, "client")? {

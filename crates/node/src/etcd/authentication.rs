@@ -45,7 +45,7 @@ impl AuthSettings {
 const COSTS: std::ops::RangeInclusive<u32> = 4..=31;
 
 /// What checks passwords and tokens.
-pub(super) struct Authentication {
+pub struct Authentication {
     pub(super) passwords: Passwords,
     pub(super) tokens: Tokens,
     /// About wrong passwords.
@@ -53,9 +53,11 @@ pub(super) struct Authentication {
 }
 
 impl Authentication {
+    /// Reads the keys that are set.
+    ///
     /// # Errors
     /// One sentence about what is wrong.
-    pub(super) fn new(settings: &AuthSettings) -> Result<Authentication, String> {
+    pub fn new(settings: &AuthSettings) -> Result<Authentication, String> {
         let passwords = Passwords::new(settings.bcrypt_cost);
         let passwords = passwords.map_err(|error| format!("cannot read /dev/urandom: {error}"))?;
         let (tokens, complaints) = (Tokens::new(&settings.token)?, Complaints::default());

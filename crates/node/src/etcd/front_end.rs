@@ -3,7 +3,7 @@
 //!
 //! One per runtime, each with a listener of its own; connections never move between runtimes.
 
-use super::authentication::{AuthSettings, Authentication};
+use super::authentication::Authentication;
 use super::call_meters::CallMeters;
 use super::client_common_name::ClientCommonName;
 use super::complaints::Complaints;
@@ -40,13 +40,11 @@ pub struct EtcdFrontEnd {
 
 impl EtcdFrontEnd {
     /// A front end of this node. Clone it for every runtime.
-    ///
-    /// # Errors
-    /// One sentence about what is wrong with the settings.
-    pub fn new(handle: NodeHandle, auth: &AuthSettings) -> Result<EtcdFrontEnd, String> {
-        let authentication = Arc::new(Authentication::new(auth)?);
+    #[must_use]
+    pub fn new(handle: NodeHandle, authentication: Authentication) -> EtcdFrontEnd {
         let (meters, complaints) = (Arc::default(), Arc::default());
-        Ok(EtcdFrontEnd { handle, meters, complaints, authentication })
+        let authentication = Arc::new(authentication);
+        EtcdFrontEnd { handle, meters, complaints, authentication }
     }
 
     /// Serves connections of `listener`, without TLS, on the current runtime until the node stops,

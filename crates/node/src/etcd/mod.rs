@@ -44,7 +44,7 @@ mod watch_service;
 #[cfg(test)]
 mod tests;
 
-pub use authentication::AuthSettings;
+pub use authentication::{AuthSettings, Authentication};
 pub use front_end::EtcdFrontEnd;
 pub(crate) use limits::BLOCKING_THREADS;
 pub use tokens::TokenSettings;

@@ -6,7 +6,6 @@ use super::*;
 use crate::Settings;
 use bytes::Bytes;
 use clocks::NodeId;
-use std::path::Path;
 use std::time::Instant;
 use store::command::{Command, Put};
 use store::range::KeyRange;
@@ -153,6 +152,23 @@ fn a_second_start_and_taken_ports_are_refused_in_plain_sentences() {
     let sentence = refused(&elsewhere.config(0));
     assert_eq!(sentence, "peer address 127.0.0.1:24010 is in use by another process");
     node.stop().expect("stops");
+}
+
+/// Other settings may found another cluster there, or restore one.
+#[test]
+fn a_first_start_that_is_refused_leaves_the_directory_nobodys() {
+    let lines = [
+        ("auth-token = 'jwt,sign-method=RS256,priv-key=/no/such/file'", "/no/such/file"),
+        ("auto-tls = true\npeer-auto-tls = true\ninitial-cluster-state = 'existing'", "to join"),
+    ];
+    for (lines, named) in lines {
+        let plan = Plan::new([24_015]).with(lines);
+        let Err(sentence) = Node::start(&plan.config(0)) else { panic!("it should be refused") };
+        assert!(sentence.contains(named), "{sentence}");
+        let directory = plan.directory(0);
+        DataDirectory::refuse_if_not_empty(&directory).expect("a restore may begin");
+        assert_eq!(DataDirectory::open(&directory).expect("as new").identity(), None);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A core of one member that applies at once, behind a real handle; and clients of its front end.
 
 use crate::correlation_identifier::PendingReplies;
-use crate::etcd::{AuthSettings, EtcdFrontEnd};
+use crate::etcd::{AuthSettings, Authentication, EtcdFrontEnd};
 use crate::handle::{Identity, NodeHandle, Progress, Shared, Timings};
 use crate::update_queue::{QueueLimits, UpdateQueue};
 use crate::watch_streams::WatchStreams;
@@ -54,11 +54,9 @@ impl FakeCore {
         let core = std::thread::spawn(move || machines.run());
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         let address = listener.local_addr().expect("it is bound");
-        let front_end = EtcdFrontEnd::new(
-            handle.clone(),
-            &AuthSettings { bcrypt_cost: 4, ..AuthSettings::default() },
-        );
-        let front_end = front_end.expect("there is randomness");
+        let settings = AuthSettings { bcrypt_cost: 4, ..AuthSettings::default() };
+        let authentication = Authentication::new(&settings).expect("there is randomness");
+        let front_end = EtcdFrontEnd::new(handle.clone(), authentication);
         let serving = std::thread::spawn(move || {
             block_on(async { front_end.serve(listener).await.expect("it serves") });
         });
