@@ -29,6 +29,7 @@ use socket2::{SockRef, TcpKeepalive};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Error;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -49,6 +50,9 @@ const UNSENT_BYTES: u32 = 256 << 10;
 const PROBE_AFTER: Duration = Duration::from_secs(3);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A future whose type does not matter.
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// What the consistent core, or the initial cluster, knows of other members.
 pub(crate) trait MemberDirectory: Send + Sync {
     /// Where the member's peers reach it (`host:port` each).
@@ -61,6 +65,9 @@ pub(crate) trait MemberDirectory: Send + Sync {
     fn is_removed(&self, member: NodeId) -> bool;
     /// Every member, for one who asks before it is one.
     fn members(&self) -> Vec<DiscoveredMember>;
+    /// Returns once the above is everything that any member acknowledged before the call, or with
+    /// the reason why nobody can say.
+    fn settle(&self) -> BoxFuture<'_, Result<(), String>>;
 }
 
 /// What this member says of itself.

@@ -233,7 +233,7 @@ impl Node {
         let machine = LogMachine::recover(&core, &mut disk, &applied, monotonic_now(), seed)?;
         directory.log_is_made()?;
 
-        let network = network(config, identity, &engine, &shared, ports.members, &ending);
+        let network = network(config, identity, &shared, ports.members, &ending);
         let applier_queue = UpdateQueue::new(APPLIER);
         let log_thread = LogThread {
             machine,
@@ -639,8 +639,7 @@ fn founder(id: clocks::NodeId, address: &str) -> Member {
 fn network(
     config: &NodeConfig,
     identity: &DirectoryIdentity,
-    engine: &Arc<dyn Engine>,
-    shared: &Shared,
+    shared: &Arc<Shared>,
     tls: Option<Arc<CertificateRotation>>,
     ending: &Ending,
 ) -> PeerNetwork {
@@ -654,7 +653,8 @@ fn network(
     };
     let known = identity.known.clone();
     let contacts: Vec<_> = known.iter().map(|member| member.id).collect();
-    let members = ConsistentCoreDirectory { engine: Arc::clone(engine), known };
+    let handle = NodeHandle { shared: Arc::clone(shared) };
+    let members = ConsistentCoreDirectory { handle, known };
     let (ending, path) = (ending.clone(), config.data_dir.clone());
     let core = shared.log.clone();
     let on_expelled = Box::new(move |why| {

@@ -41,15 +41,22 @@ pub(super) async fn answer(
     talk: &mut Talk,
 ) -> Result<(), HandshakeError> {
     let mut words = BytesMut::from(&PREAMBLE[..]);
-    let question = Question::decode(frame).map_err(failed)?;
-    match question.and_then(|question| members(network, &question)) {
+    let answer = match Question::decode(frame).map_err(failed)? {
+        Ok(question) => members(network, &question).await,
+        Err(refusal) => Err(refusal),
+    };
+    match answer {
         Ok(answer) => answer.encode(&mut words),
         Err(refusal) => refusal.encode(&mut words),
     }
     talk.say(words).await
 }
 
-fn members(network: &Network, question: &Question) -> Result<Answer, Refusal> {
+async fn members(network: &Network, question: &Question) -> Result<Answer, Refusal> {
+    // Whoever was removed and added again must not take itself for who it was before.
+    if let Err(text) = network.directory.settle().await {
+        return Err(Refusal { reason: RefusalReason::NotAMember, text });
+    }
     let level = network.directory.feature_level();
     if question.feature_level < level {
         let text = format!(

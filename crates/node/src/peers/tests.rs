@@ -23,6 +23,7 @@ struct Known {
     addresses: Arc<Mutex<BTreeMap<NodeId, String>>>,
     removed: BTreeSet<NodeId>,
     directories: BTreeMap<NodeId, u128>,
+    is_cut_off: bool,
 }
 
 impl MemberDirectory for Known {
@@ -49,6 +50,11 @@ impl MemberDirectory for Known {
             ..DiscoveredMember::default()
         };
         vec![added]
+    }
+
+    fn settle(&self) -> BoxFuture<'_, Result<(), String>> {
+        let settled = if self.is_cut_off { Err("nobody leads".to_owned()) } else { Ok(()) };
+        Box::pin(async { settled })
     }
 }
 
@@ -349,6 +355,16 @@ fn strangers_are_refused_with_a_reason() {
         assert_eq!(refusal.reason, reason);
     }
     assert_eq!(second.log.len(), 0, "nobody was let in");
+}
+
+/// What it has applied may be of before the one who asks was removed, or added.
+#[test]
+fn a_member_that_cannot_ask_a_leader_says_nothing_of_the_members() {
+    let (listener, address) = listener();
+    let _second = start(SECOND, Known { is_cut_off: true, ..Known::default() }, listener);
+    let question = Question { feature_level: 1, addresses: vec!["10.0.0.7:2380".to_owned()] };
+    let refusal = block_on(async { super::ask(None, &address, &question).await });
+    assert!(refusal.expect_err("it may not know").contains("nobody leads"));
 }
 
 #[test]

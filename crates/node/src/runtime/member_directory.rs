@@ -1,23 +1,27 @@
 //! What is known of other members: first by the consistent core, else by the data directory, which
 //! remembers whom this member knew when it was made.
 
+use crate::NodeHandle;
 use crate::directory_identity::KnownMember;
-use crate::peers::MemberDirectory;
+use crate::peers::{BoxFuture, MemberDirectory};
 use clocks::{GroupId, NodeId};
-use std::sync::Arc;
+use std::time::Duration;
 use store::command::Member;
-use store::{Engine, ListedMember, Reader};
+use store::{ListedMember, Reader};
 use wire::peer::DiscoveredMember;
 
+/// How long a leader may take to say what was acknowledged: less than a handshake takes.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+
 pub(super) struct ConsistentCoreDirectory {
-    pub(super) engine: Arc<dyn Engine>,
+    pub(super) handle: NodeHandle,
     pub(super) known: Vec<KnownMember>,
 }
 
 impl ConsistentCoreDirectory {
     fn reader(&self) -> Option<Reader> {
         // An engine that fails stops the node through the applier.
-        Reader::open(&self.engine, GroupId::CONSISTENT_CORE).ok()
+        self.handle.reader(GroupId::CONSISTENT_CORE).ok()
     }
 
     fn recorded(&self) -> Vec<Member> {
@@ -62,6 +66,13 @@ impl MemberDirectory for ConsistentCoreDirectory {
             addresses: bare(member.peer_addresses),
         };
         listed.unwrap_or_default().into_iter().map(discovered).collect()
+    }
+
+    fn settle(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async {
+            let barrier = self.handle.read_barrier(GroupId::CONSISTENT_CORE, SETTLE_TIMEOUT).await;
+            barrier.map_err(|error| format!("it cannot say who the members are: {error}"))
+        })
     }
 }
 
