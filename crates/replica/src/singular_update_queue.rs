@@ -481,7 +481,8 @@ impl LogMachine {
             PeerMessage::LearnersInSync { group, term, learners } => {
                 self.on_learners_in_sync(from, group, term, learners, now);
             }
-            PeerMessage::Removed => self.on_removed(),
+            PeerMessage::Removed if self.peers.contains(&from) => self.on_removed(),
+            PeerMessage::Removed => {}
             PeerMessage::MemberCondition { short_of_space } => {
                 self.on_condition(from, short_of_space);
             }

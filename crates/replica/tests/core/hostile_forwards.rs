@@ -48,3 +48,18 @@ fn what_nobody_could_apply_or_the_peer_may_not_ask_is_not_proposed() {
     cluster.run(10);
     assert_eq!(last(&cluster), before + 1, "what is sound is proposed");
 }
+
+/// Members believe each other, and nobody else.
+#[test]
+fn only_members_are_believed_that_this_one_was_removed() {
+    let mut cluster = Cluster::of(3);
+    cluster.run(3_000);
+    let at = NodeId(1);
+    for (from, stops) in [(NodeId(9), false), (NodeId(2), true)] {
+        let node = cluster.nodes.get_mut(&at).unwrap();
+        let message = PeerMessage::Removed;
+        node.log.handle(LogEvent::Peer { from, message }, cluster.now, &mut node.disk);
+        cluster.run(10);
+        assert_eq!(cluster.fatal.contains_key(&at), stops, "the word of {from}");
+    }
+}
