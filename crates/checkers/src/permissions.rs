@@ -175,6 +175,11 @@ impl Permissions {
         self.states.push(state);
     }
 
+    /// Whether everybody is asked who they are now.
+    pub fn is_enabled(&self) -> bool {
+        self.states[self.states.len() - 1].enabled
+    }
+
     /// How many changes there were: names the state in force.
     pub fn moment(&self) -> usize {
         self.states.len() - 1

@@ -28,9 +28,6 @@ const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// How long a compaction may take to be agreed on.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From here on every member understands on whose behalf a command is.
-const CALLER_FEATURE_LEVEL: u32 = 2;
-
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
@@ -193,7 +190,7 @@ pub(crate) async fn compact_while_leading(handle: NodeHandle, retention: Retenti
 /// Nobody's while there is no authentication: older members would not understand it.
 fn on_behalf_of_the_cluster(handle: &NodeHandle) -> Option<Caller> {
     let level = handle.reader(GroupId::CONSISTENT_CORE).map_or(0, |reader| reader.feature_level());
-    (level >= CALLER_FEATURE_LEVEL).then_some(Caller::Cluster)
+    (level >= Caller::FEATURE_LEVEL).then_some(Caller::Cluster)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use clocks::GroupId;
 use replica::{Ask, LogEvent, Reply, Request, RequestError, RequestId};
 use std::time::Duration;
 use store::range::Revision;
-use store::reply::{Outcome, RangeReply, StoreError, TxnOpReply, TxnReply};
+use store::reply::{AuthError, Outcome, RangeReply, StoreError, TxnOpReply, TxnReply};
 
 /// Input of a front end.
 pub(crate) enum FrontWork {
@@ -171,8 +171,13 @@ impl World {
     fn ask(&mut self, slot: Slot, id: RequestId, group: GroupId, ask: Ask) {
         let timeout = Duration::from_nanos(self.swarm.workload.timeout);
         let now = self.nodes[slot].clock.monotonic(self.heap.now());
-        let request =
-            Request { id, group, deadline: now.after(timeout), caller: self.anybody(), ask };
+        let request = Request {
+            id,
+            group,
+            deadline: now.after(timeout),
+            caller: self.admitted(slot, group, None),
+            ask,
+        };
         self.tell(slot, LogEvent::Request(request));
     }
 
@@ -199,7 +204,7 @@ impl World {
                     StoreError::Compacted { .. } | StoreError::FutureRevision { .. } => {
                         matches!(pending.operation, Operation::Compact { .. })
                     }
-                    StoreError::SessionExpired => true,
+                    StoreError::SessionExpired | StoreError::Auth(AuthError::UserEmpty) => true,
                     _ => false,
                 };
                 if !expected {

@@ -110,7 +110,9 @@ impl Judges {
         for entry in fresh() {
             let Payload::Command(command) = &entry.payload else { continue };
             let Ok(envelope) = Envelope::decode(command.clone()) else { continue };
-            if receiver.is_fresh(&envelope) {
+            // Whoever was let in where nobody is asked yet is nobody, and refused.
+            let counts = envelope.caller.is_some() || !permissions.is_enabled();
+            if receiver.is_fresh(&envelope) && counts {
                 if let Some(name) = name_of(&envelope.command) {
                     permissions.decided(name);
                 }

@@ -8,7 +8,6 @@
 use crate::account_worker::caller;
 use crate::cluster::{Event, Phase, World};
 use crate::event_heap::{Instant, MILLISECOND};
-use crate::feature::Feature;
 use crate::judges::Judges;
 use crate::mark::Mark;
 use crate::mutant::Mutant;
@@ -21,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::command::{Caller, Command, Txn, TxnOp};
 use store::range::Range;
-use store::reply::{Outcome, RangeReply, StoreError};
+use store::reply::{AuthError, Outcome, RangeReply, StoreError};
 
 /// What a worker asks for.
 #[derive(Clone, Debug)]
@@ -94,6 +93,8 @@ pub(crate) struct Worker {
 struct Pending {
     request: RequestId,
     asked: Instant,
+    /// On whose behalf the member asked.
+    caller: Option<Caller>,
     wish: Wish,
 }
 
@@ -141,9 +142,10 @@ impl World {
             (What::Write(Command::Txn(txn)), Some(Mutant::NestedUnchecked)) if is_nested(txn) => {
                 Some(Caller::Cluster)
             }
-            _ => wish.caller.clone().or_else(|| self.anybody()),
+            _ => self.admitted(slot, group, wish.caller.clone()),
         };
-        self.workers[index].pending = Some(Pending { request, asked: now, wish });
+        let pending = Pending { request, asked: now, caller: caller.clone(), wish };
+        self.workers[index].pending = Some(pending);
         self.asked.insert(request, index);
         self.operations += 1;
         let timeout = self.swarm.workload.timeout;
@@ -157,9 +159,18 @@ impl World {
         self.serve_operator();
     }
 
-    /// Whoever is not there to be refused.
-    pub(crate) fn anybody(&self) -> Option<Caller> {
-        self.swarm.features.contains(&Feature::Accounts).then(|| caller("root")).flatten()
+    /// On whose behalf a member asks: as in production, on nobody's where it knows of no
+    /// authentication, so that no caller travels before every member can read of one. Who names
+    /// nobody is not there to be refused.
+    pub(crate) fn admitted(
+        &self,
+        slot: Slot,
+        group: GroupId,
+        named: Option<Caller>,
+    ) -> Option<Caller> {
+        let process = self.nodes[slot].process.as_ref()?;
+        let asks = process.applier.accounts(group).is_enabled();
+        asks.then(|| named.or_else(|| caller("root"))).flatten()
     }
 
     /// What the front end makes of a command: another one, if a bug is planted there.
@@ -203,6 +214,8 @@ impl World {
             Ok(Reply::ReadReady) => self.worker_reads(index),
             Ok(Reply::LeadershipTransferred) => Heard::LeaderMoved,
             Ok(other) => unreachable!("no worker asks for {other:?}"),
+            // Admitted by a member that had not heard of authentication.
+            Err(RequestError::Refused(StoreError::Auth(AuthError::UserEmpty))) => Heard::Undone,
             Err(RequestError::Refused(error)) => Heard::Refused(error.clone()),
             Err(RequestError::NotCapable) => {
                 self.marks.reach(Mark::NotCapable);
@@ -229,9 +242,9 @@ impl World {
     fn worker_reads(&mut self, index: usize) -> Heard {
         let worker = &self.workers[index];
         let slot = worker.slot;
-        let Pending { wish, .. } = worker.pending.as_ref().expect("it waits for a read");
-        let (group, what) = (wish.group, wish.what.clone());
-        let caller = wish.caller.clone().or_else(|| self.anybody());
+        let pending = worker.pending.as_ref().expect("it waits for a read");
+        let (group, what, caller) =
+            (pending.wish.group, pending.wish.what.clone(), pending.caller.clone());
         let What::Read(range) = what else { unreachable!("only reads have a barrier") };
         let reader = self.process(slot).applier.reader(group);
         let accounts = reader.accounts(&Arc::default()).expect("memory does not fail");
@@ -240,7 +253,10 @@ impl World {
         if let Err(error) = allowed
             && self.mutant != Some(Mutant::ReadUnchecked)
         {
-            return Heard::Refused(StoreError::Auth(error));
+            return match error {
+                AuthError::UserEmpty => Heard::Undone,
+                error => Heard::Refused(StoreError::Auth(error)),
+            };
         }
         match reader.range(&range).expect("memory does not fail") {
             Ok(reply) => Heard::Read(reply),

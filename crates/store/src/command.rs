@@ -35,8 +35,12 @@ pub struct Envelope {
 }
 
 /// On whose behalf a command is proposed. What they may do is decided where it is applied, by the
-/// users and roles of that very place in the log. Understood from feature level 2 on, like the
-/// command that turns authentication on; before that there is none.
+/// users and roles of that very place in the log.
+///
+/// Members read of one from feature level 2 on, and nothing but those who name one sees to it: the
+/// gate of levels (`replica`) looks at commands alone. A front end names no user while its member
+/// knows of no authentication, which only a command of level 2 turns on; the cluster is named with
+/// commands of that level, or once it is reached. So no caller travels below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A user, as a member has made sure.
