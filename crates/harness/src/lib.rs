@@ -3,6 +3,7 @@
 //! Speaks to servers only as their clients do, so that a stock etcd can take the place of ours and
 //! show that the harness is right. Not here: anything that decides inside a server.
 
+pub mod bench;
 pub mod client_access;
 pub mod cluster_admission;
 pub mod cluster_users;

@@ -3,9 +3,11 @@
 //! Not here: what it means (one file per task).
 
 mod access_options;
+mod bench_options;
 mod tls_options;
 
 pub(crate) use access_options::AccessOptions;
+pub(crate) use bench_options::BenchOptions;
 pub(crate) use tls_options::TlsOptions;
 
 use std::ops::Range;
@@ -42,6 +44,8 @@ pub(crate) enum Task {
     Restore(RestoreOptions),
     /// Print the next number of a sequence: nobody else gets it.
     Sequence(SequenceOptions),
+    /// Measure a cluster, this one's or a stock one, under load.
+    Bench(Box<BenchOptions>),
     /// Run whole clusters in a simulated world, one per seed, and check what was promised.
     Sim(SimOptions),
     /// Kill leaders under load and check what was promised.

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 it did not work, 2 it was asked wrongly (one plain sentence says how).
 
 mod arguments;
+mod bench;
 mod dev;
 mod etcd_words;
 mod failover;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Task::Snapshot(options) => snapshot::run(options),
         Task::Restore(options) => restore::run(options),
         Task::Sequence(options) => sequence::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Sim(options) => sim::run(&options),
         Task::Failover(options) => failover::run(&options),
     };

@@ -350,7 +350,8 @@ svg{font:11px system-ui,sans-serif}.name{font-weight:600;text-anchor:middle}\
 .vote{stroke:#dc2626}.reply{stroke:#6b7280;opacity:.6}.lost{stroke-dasharray:3 3}\
 .m:hover{stroke-width:4}.key line{stroke-width:3}</style></head><body>";
 
-const LEGEND: &str = "<p>Time runs downwards, one lane per machine; quiet stretches are shortened. A solid lane is a running \
+const LEGEND: &str = "<p>Time runs downwards, one lane per machine; quiet stretches are \
+shortened. A solid lane is a running \
 process, an orange one stands still, a dotted one is down. Coloured bars beside a lane: it leads a \
 group (<span style=color:#b45309>0, the consistent core</span>, \
 <span style=color:#1d4ed8>1</span>, \

@@ -105,6 +105,7 @@ const ROWS: [Row; 12] = [
         name: "harness",
         ours: &["checkers"],
         external: &[
+            "hdrhistogram",
             "prost",
             "rcgen",
             "rustix",
