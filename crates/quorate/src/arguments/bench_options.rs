@@ -1,7 +1,9 @@
 //! Options of `bench`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, ValueEnum};
 use harness::bench::{BenchPlan, Distribution, Workload};
 
@@ -54,13 +56,13 @@ pub(crate) struct BenchOptions {
     )]
     endpoints: Vec<String>,
     /// Requests under way at a time.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 64, value_parser = within(1..=100_000))]
     clients: u32,
     /// Connections that the clients share.
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 9, value_parser = within(1..=10_000))]
     connections: u32,
     /// Bytes of a value.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[arg(long, default_value_t = 256, value_parser = within(0..=1_000_000))]
     value_size: u32,
     /// Keys that are written first and chosen from.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -85,13 +87,13 @@ pub(crate) struct BenchOptions {
     #[arg(long, default_value_t = 100)]
     range: u32,
     /// Of mixed: writes in a hundred requests.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
+    #[arg(long, default_value_t = 10, value_parser = within(0..=100))]
     writes: u32,
     /// Of watch: watchers of the one key.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 1_000, value_parser = within(1..=1_000_000))]
     watchers: u32,
     /// Of lease-expiry: leases that end together.
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 100_000, value_parser = within(1..=1_000_000))]
     leases: u32,
     /// Of the choices.
     #[arg(long, default_value_t = 1)]
@@ -101,6 +103,10 @@ pub(crate) struct BenchOptions {
     pub(crate) json: bool,
     #[command(flatten)]
     access: AccessOptions,
+}
+
+fn within(range: RangeInclusive<i64>) -> RangedI64ValueParser<u32> {
+    RangedI64ValueParser::new().range(range)
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
