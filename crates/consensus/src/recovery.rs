@@ -129,7 +129,10 @@ impl Recovery {
                 }
             }
         }
-        let log_reset = !log.contains(applied.position);
+        // Damage took the entries up to the start, and left the record of the start: whatever
+        // follows would leave a gap in the files.
+        let found_last = self.entries.as_ref().map_or(0, |found| found.last().index);
+        let log_reset = !log.contains(applied.position) || found_last < log_start.index;
         Ok(self.assemble(log, applied, log_reset))
     }
 
@@ -179,7 +182,8 @@ pub struct Recovered {
     /// The newest entries, up to the end of the log.
     pub(crate) tail: VecDeque<Entry>,
     pub(crate) applied: LogPosition,
-    /// The log found did not reach the applied position, or contradicted it: it begins anew.
+    /// The log found did not reach the applied position or its own start, or contradicted the
+    /// state: it begins anew.
     pub(crate) log_reset: bool,
     /// The term was found in the log only.
     pub(crate) term_raised: bool,
@@ -251,6 +255,23 @@ mod tests {
         assert_eq!(recovered.log_start(), LogPosition::new(Term(2), 5));
         assert_eq!(recovered.hard_state.membership, Membership::of_voters([NodeId(7)]));
         assert_eq!(recovered.hard_state.voted_for, Some(NodeId(1)));
+    }
+
+    #[test]
+    fn the_log_begins_anew_if_damage_took_the_entries_before_its_start() {
+        let mut recovery = replay();
+        let membership = Membership::of_voters([NodeId(1)]);
+        let log_start = LogPosition::new(Term(2), 5);
+        recovery.replay_hard_state(HardState {
+            term: Term(2),
+            damaged: true,
+            log_start,
+            membership,
+            ..HardState::default()
+        });
+        let recovered = recovery.finish(applied(5, 2)).expect("the state is there");
+        assert!(recovered.log_reset, "the files end with entry 3, entry 6 would leave a gap");
+        assert_eq!(recovered.log_start(), log_start);
     }
 
     #[test]
