@@ -1,14 +1,16 @@
 //! The admin endpoint: `/status` (JSON), `/metrics` (Prometheus text) and `/health`, for operators
-//! on the machine itself.
+//! on the machine itself; with `enable-faults` also `/faults`, by which chaos runs break the node.
 //!
 //! Not here: what etcd clients ask over HTTP (`etcd::http_endpoints`).
 
 use crate::NodeHandle;
+use crate::boot_clock::real_monotonic_now;
+use crate::injected_faults::{InjectedFaults, PretendedFaults};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use clocks::GroupId;
 use replica::{GroupStatus, NodeStatus};
 use serde::Serialize;
@@ -21,11 +23,16 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(crate) struct AdminEndpoint {
     handle: NodeHandle,
+    faults: Option<&'static InjectedFaults>,
 }
 
 impl AdminEndpoint {
-    pub(crate) fn new(handle: NodeHandle) -> AdminEndpoint {
-        AdminEndpoint { handle }
+    /// Without `faults` there is no way to inject any.
+    pub(crate) fn new(
+        handle: NodeHandle,
+        faults: Option<&'static InjectedFaults>,
+    ) -> AdminEndpoint {
+        AdminEndpoint { handle, faults }
     }
 
     /// Serves until the node stops.
@@ -37,6 +44,10 @@ impl AdminEndpoint {
             .route("/metrics", get(metrics))
             .route("/health", get(health))
             .with_state(self.handle);
+        let routes = match self.faults {
+            None => routes,
+            Some(faults) => routes.merge(fault_routes(faults)),
+        };
         let serving = axum::serve(listener, routes);
         // Nobody is owed the end of an answer: connections are dropped.
         tokio::select! {
@@ -44,6 +55,22 @@ impl AdminEndpoint {
             () = stopping.stopping() => Ok(()),
         }
     }
+}
+
+/// What is pretended is read and set as a whole.
+fn fault_routes(faults: &'static InjectedFaults) -> Router {
+    let json = || [(header::CONTENT_TYPE, "application/json")];
+    let set = move |body: String| async move {
+        let set = PretendedFaults::from_json(&body)
+            .and_then(|pretended| faults.pretend(pretended, real_monotonic_now()));
+        tracing::warn!("injected faults are now {}", faults.to_json());
+        match set {
+            Ok(()) => (json(), faults.to_json()).into_response(),
+            Err(sentence) => (StatusCode::BAD_REQUEST, sentence).into_response(),
+        }
+    };
+    let show = move || async move { (json(), faults.to_json()) };
+    Router::new().route("/faults", post(set).get(show))
 }
 
 /// Where a node stands.

@@ -1,6 +1,8 @@
 //! The two clocks of a real node: CLOCK_BOOTTIME, which no one sets and which runs on while the
-//! machine sleeps, and the wall clock, which decides nothing.
+//! machine sleeps, and the wall clock, which decides nothing. Both may be told to lie
+//! (`injected_faults`).
 
+use crate::injected_faults::injected;
 use clocks::{Monotonic, WallTime};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,6 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Monotonic time since the machine booted.
 #[must_use]
 pub fn monotonic_now() -> Monotonic {
+    let real = real_monotonic_now();
+    injected().map_or(real, |faults| faults.monotonic(real))
+}
+
+/// The same without any lie.
+pub(crate) fn real_monotonic_now() -> Monotonic {
     let now = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).expect("the time since boot is not negative");
     let nanos = u64::try_from(now.tv_nsec).expect("nanoseconds are not negative");
@@ -18,7 +26,8 @@ pub fn monotonic_now() -> Monotonic {
 #[must_use]
 pub fn wall_now() -> WallTime {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    WallTime(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+    let real = WallTime(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX));
+    injected().map_or(real, |faults| faults.wall(real))
 }
 
 #[cfg(test)]

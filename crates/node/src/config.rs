@@ -26,6 +26,7 @@ use crate::log_disk::SyncForm;
 use crate::log_structured_merge_tree::EngineLimits;
 use listeners::Listeners;
 use serde::Deserialize;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -143,6 +144,8 @@ pub struct Settings {
     pub log_level: Option<String>,
     /// Hidden, for tests: a file that says how many bytes are free.
     pub test_free_space_file: Option<PathBuf>,
+    /// Dangerous, for chaos runs: the admin endpoint can make this member lie and fail.
+    pub enable_faults: Option<bool>,
     /// Hidden, for tests: speak no higher feature level than this.
     pub test_feature_level: Option<u32>,
     /// What was accepted but means nothing here, to be logged.
@@ -195,6 +198,8 @@ pub struct NodeConfig {
     pub sync_form: SyncForm,
     /// For tests: a file that says how many bytes are free.
     pub free_space_file: Option<PathBuf>,
+    /// Whether the admin endpoint, which is on loopback then, can inject faults.
+    pub enable_faults: bool,
     /// Highest feature level that this node speaks; less than the build's only for tests.
     pub feature_level: u32,
     /// Filter of the log, if it was set.
@@ -258,6 +263,7 @@ impl Settings {
             self_signed_cert_validity tls_min_version tls_max_version cipher_suites
             force_new_cluster quota_backend_bytes auto_compaction_mode auto_compaction_retention
             test_power_loss test_no_sync test_free_space_file test_feature_level
+            enable_faults
         }
     }
 
@@ -318,6 +324,7 @@ impl Settings {
             )?,
             sync_form,
             free_space_file: self.test_free_space_file,
+            enable_faults: self.enable_faults.unwrap_or(false),
             feature_level: self.test_feature_level.unwrap_or(FEATURE_LEVEL).min(FEATURE_LEVEL),
             log_level: self.log_level.as_deref().map(log_level).transpose()?,
             notes: [self.notes, listeners.notes].concat(),
@@ -374,6 +381,14 @@ impl NodeConfig {
         if self.cluster.members.len() > 1 && own.address.ends_with(":0") {
             return Err("a member of a cluster needs a fixed peer port".to_owned());
         }
+        let open = self.admin.iter().find(|listen| !listen.is_loopback());
+        if let (true, Some(listen)) = (self.enable_faults, open) {
+            let address = &listen.address;
+            return Err(format!(
+                "enable-faults lets whoever reaches the admin endpoint break this node: admin must \
+                 be on loopback, such as 127.0.0.1:2381, not {address}"
+            ));
+        }
         let rules = [
             (!self.heartbeat_interval.is_zero(), "heartbeat-ms must not be 0"),
             (
@@ -409,6 +424,13 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 impl Listen {
+    /// Whether only this machine reaches it.
+    fn is_loopback(&self) -> bool {
+        let host = self.address.rsplit_once(':').map_or(&*self.address, |(host, _)| host);
+        let host = host.trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
     /// Port 0 lets the system choose, differently each time.
     fn clashes_with(&self, other: &Listen) -> bool {
         self.address == other.address && !self.address.ends_with(":0")

@@ -16,6 +16,7 @@ mod disaster_recovery;
 pub mod etcd;
 mod free_space;
 mod handle;
+mod injected_faults;
 mod log_disk;
 mod log_structured_merge_tree;
 mod meters;

@@ -12,6 +12,7 @@ mod tests;
 
 pub use held_writes::SyncForm;
 
+use crate::injected_faults::injected;
 use crate::meters::Meters;
 use crate::update_queue::{QueueLimits, UpdateQueue};
 use bytes::Bytes;
@@ -181,6 +182,9 @@ impl Worker {
             return Err(failure.clone());
         }
         let begun = Instant::now();
+        if let Some(faults) = injected() {
+            std::thread::sleep(faults.disk_delay());
+        }
         let result = match self.held.form() {
             SyncForm::Real => self.writer.write_synced(file, offset, data),
             SyncForm::HeldUntilSync => {

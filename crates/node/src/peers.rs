@@ -15,6 +15,7 @@ mod secure_call;
 mod tests;
 
 use crate::LogInput;
+use crate::injected_faults::injected;
 use crate::meters::{Meters, PeerMeters};
 use crate::tls::{CertificateRotation, Entrance, NotLetIn, SecureStream, TlsEntrance};
 use crate::update_queue::UpdateQueue;
@@ -159,6 +160,9 @@ impl PeerNetwork {
 
     /// Queues a message; dropped if the peer is not connected or its queue is full.
     pub(crate) fn send(&self, to: NodeId, message: PeerMessage) {
+        if injected().is_some_and(|faults| faults.drops_to(to)) {
+            return;
+        }
         let peer = self.shared.peers().get(&to).map(Arc::clone);
         match peer {
             Some(peer) if peer.outgoing.push(message) => {}

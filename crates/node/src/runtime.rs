@@ -28,13 +28,13 @@ use crate::free_space::{FreeSpace, StateSize};
 use crate::handle::{Identity, NodeHandle, Progress, Shared, Timings};
 use crate::log_disk::{LogDisk, OnCompletion};
 use crate::log_structured_merge_tree::LsmEngine;
-use crate::monotonic_now;
 use crate::peers::{Expelled, LocalPeer, PeerNetwork};
 use crate::readiness;
 use crate::state_quota::StateQuota;
 use crate::tls::{CertificateRotation, Entrance, TlsEntrance, TlsPort, make_self_signed};
 use crate::update_queue::{QueueLimits, UpdateQueue};
 use crate::watch_streams::WatchStreams;
+use crate::{injected_faults, monotonic_now};
 use clocks::{ClockBound, GroupId, NodeId};
 use core_threads::{ApplierThread, Ending, LogThread, flush_engine};
 use first_start::Standing;
@@ -231,6 +231,14 @@ impl Node {
         let seed = random_bytes().map_err(|error| format!("cannot read /dev/urandom: {error}"))?;
         let seed = u64::from_be_bytes(seed);
         let machine = LogMachine::recover(&core, &mut disk, &applied, monotonic_now(), seed)?;
+        if let Some(damage) = machine.damage() {
+            tracing::error!(
+                "log file {:016x}.log is corrupt at byte {}: this member lost what stood from \
+                 there on, does not vote, and learns it anew from the others",
+                damage.file.0,
+                damage.offset
+            );
+        }
         directory.log_is_made()?;
 
         let network = network(config, identity, &shared, ports.members, &ending);
@@ -325,7 +333,8 @@ impl Node {
             quota: Arc::clone(&self.handle.shared.quota),
         };
         let retention = config.retention;
-        let admin = AdminEndpoint::new(self.handle.clone());
+        let faults = config.enable_faults.then(injected_faults::enable);
+        let admin = AdminEndpoint::new(self.handle.clone(), faults);
         let handle = self.handle.clone();
         self.outer.push(self.runtime("admin", async move {
             tokio::spawn(free_space.watch(state, log, stopped));

@@ -26,7 +26,8 @@ use consensus::{Committed, Effect, HeartbeatCoalescer, Persist, PersistToken};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use store::command::{Caller, Command, Envelope, MembershipCommand, SessionId};
 use wal::{
-    AppendToken, Disk, DiskCompletion, EntryRecord, Record, Recovered, Wal, WalError, WalEvent,
+    AppendToken, Damage, Disk, DiskCompletion, EntryRecord, Record, Recovered, Wal, WalError,
+    WalEvent,
 };
 
 /// A `Persist` on its way to the disk.
@@ -74,6 +75,8 @@ pub struct LogMachine {
     corrupt: BTreeSet<GroupId>,
     /// Groups that lost part of their log and have not learnt it anew yet.
     damaged: BTreeSet<GroupId>,
+    /// What recovery found to be lost; stays for the life of the process.
+    damage: Option<Damage>,
     /// What the consistent core allows to be written, as applied here.
     feature_level: u32,
     incarnation: u64,
@@ -94,6 +97,7 @@ impl LogMachine {
     ) -> Result<LogMachine, String> {
         let (mut wal, found) = open_log(config, disk, applied)?;
         let incarnation = found.incarnation;
+        let damage = found.damage.clone();
         let damaged = match found.damage {
             Some(_) => config.groups.iter().map(|&(group, _)| group).collect(),
             None => BTreeSet::new(),
@@ -125,6 +129,7 @@ impl LogMachine {
                 ..MembershipReconciler::default()
             },
             corrupt: BTreeSet::new(),
+            damage,
             damaged,
             feature_level: applied.feature_level,
             incarnation,
@@ -139,6 +144,12 @@ impl LogMachine {
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// Where the log turned out to be damaged: members that hold what was lost make up for it.
+    #[must_use]
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
     }
 
     /// When `flush` must be called even if nothing happens.

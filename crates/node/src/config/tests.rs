@@ -127,6 +127,8 @@ fn contradictions_are_refused_in_one_sentence() {
         ("front-ends = 0", "front-ends must be between 1 and 256"),
         ("name = '../etc'", "the name \"../etc\" is not possible"),
         ("test-no-sync = true", "test-no-sync needs test-power-loss"),
+        ("enable-faults = true\nadmin = '[::]:2381'", "enable-faults lets whoever"),
+        ("enable-faults = true\nadmin = 'a.example:2381'", "admin must be on loopback"),
         ("cache-mib = 0", "cache-mib must be at least 1"),
         ("reserve-mib = 9223372036854775807", "reserve-mib is too large"),
     ];

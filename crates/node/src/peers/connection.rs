@@ -3,6 +3,7 @@
 
 use super::{Network, Peer};
 use crate::LogInput;
+use crate::injected_faults::injected;
 use crate::tls::SecureStream;
 use crate::update_queue::UpdateQueue;
 use bytes::BytesMut;
@@ -120,6 +121,9 @@ async fn take_frames(
         let weight = u32::try_from(weight).expect("a frame is bounded");
         let message = decode_message(frame).map_err(|error| error.to_string())?;
         check_addresses(&message, peer.id, network.local.id)?;
+        if injected().is_some_and(|faults| faults.drops_from(peer.id)) {
+            continue;
+        }
         let taken = match Arc::clone(room).try_acquire_many_owned(weight) {
             Ok(taken) => taken,
             Err(_) => {
