@@ -4,6 +4,7 @@
 //! A step that could not run has failed. Not here: what `cargo test --workspace` runs, which
 //! `.ci/run` does first.
 
+mod chaos_steps;
 mod client_cluster;
 mod client_suites;
 mod differential;
@@ -63,13 +64,14 @@ impl Context {
 /// A step's name on the command line, and what it does.
 type Step = (&'static str, fn(&Context, &mut Tally));
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     ("format", format),
     ("clippy", clippy),
     ("tidy", tidy),
     ("build", build),
     ("simulation", simulation_steps::run),
     ("failover", failover_steps::run),
+    ("chaos", chaos_steps::run),
     ("etcdctl", etcdctl_suite::run),
     ("etcdctl-differential", differential::run),
     ("readme", readme_session::run),

@@ -123,7 +123,7 @@ fn listen(kind: SignalKind) -> Result<Signal, String> {
 }
 
 /// Whoever listens there would answer in the members' place, and the cluster look ready.
-fn refuse_taken_ports(members: &[MemberSpec]) -> Result<(), String> {
+pub(crate) fn refuse_taken_ports(members: &[MemberSpec]) -> Result<(), String> {
     let addresses = members.iter().map(|member| &member.addresses);
     let listeners = addresses.flat_map(|member| [&member.etcd, &member.peer, &member.admin]);
     for address in listeners {

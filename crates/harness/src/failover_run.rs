@@ -5,7 +5,7 @@
 //! do not pile up; in the power-loss form every fourth kill takes all members at once. Probes on
 //! the survivors measure the time from a kill to the first write that succeeds.
 //!
-//! Not here: the load (`failover_load`), the judgement (`failover_verdict`).
+//! Not here: the load (`client_load`), the judgement (`verdict`).
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -17,15 +17,15 @@ use checkers::history::{History, Input, Operation, Outcome, Output};
 use rustix::process::Signal;
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::client_access::ClientAccess;
+use crate::client_load::{ClientPlan, Load, Mix, run_client};
 use crate::cluster_users;
-use crate::failover_load::{ClientPlan, Load, run_client};
-use crate::failover_verdict::{Evidence, MemberEvidence, judge};
+use crate::evidence::{self, Evidence};
 use crate::local_cluster::LocalCluster;
 use crate::member_client::{CallError, MemberClient};
 use crate::member_process::Server;
 use crate::rolling_upgrade;
-use crate::watch_recorder::{WatchRecord, record};
+use crate::verdict::{self, judge};
+use crate::watch_recorder::{WatchRecord, WatchScope, record};
 
 /// From one probe of a surviving member to the next.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
@@ -260,14 +260,17 @@ impl<'a> FailoverRun<'a> {
                 client,
                 endpoint: endpoint.clone(),
                 access: self.cluster.access().clone(),
+                prefix: String::new(),
                 keys: self.plan.keys,
+                mix: Mix::BALANCED,
                 request_timeout: self.plan.request_timeout,
                 pace: self.plan.pace,
                 seed: self.plan.seed,
             };
             self.clients.push(spawn_local(run_client(Rc::clone(&self.load), plan)));
             let access = self.cluster.access().clone();
-            let watcher = record(access, endpoint.clone(), Rc::clone(&self.last_revision));
+            let scope = WatchScope::everything();
+            let watcher = record(access, endpoint.clone(), scope, Rc::clone(&self.last_revision));
             self.watchers.push((format!("client {client}"), spawn_local(watcher)));
         }
     }
@@ -291,7 +294,7 @@ impl<'a> FailoverRun<'a> {
             Strike::Pause => self.cluster.signal(leader, Signal::STOP)?,
         }
         self.leader_strikes += 1;
-        self.next_round();
+        self.load.next_round();
         let replaced = self.first_write(probes, struck).await;
         tokio::time::sleep_until((struck + self.plan.restart_after).into()).await;
         match self.plan.strike {
@@ -307,7 +310,7 @@ impl<'a> FailoverRun<'a> {
     }
 
     async fn upgrade_next(&mut self, to: &Server) -> Result<(), String> {
-        self.next_round();
+        self.load.next_round();
         rolling_upgrade::upgrade(self.cluster, self.upgraded, to).await?;
         self.upgraded += 1;
         self.cluster.await_all_ready(RECOVERY_TIMEOUT).await?;
@@ -326,17 +329,12 @@ impl<'a> FailoverRun<'a> {
         let killed = Instant::now();
         self.cluster.kill(&members).await?;
         self.cluster_kills += 1;
-        self.next_round();
+        self.load.next_round();
         self.cluster.start_all()?;
         self.cluster.await_all_ready(RECOVERY_TIMEOUT).await?;
         let probes = self.connect(members).await?;
         self.recoveries.push(self.first_write(probes, killed).await?);
         Ok(())
-    }
-
-    /// Unknown outcomes of one kill stay with that kill's keys.
-    fn next_round(&self) {
-        self.load.round.set(self.load.round.get() + 1);
     }
 
     async fn connect(&self, members: Vec<usize>) -> Result<Vec<MemberClient>, String> {
@@ -388,32 +386,21 @@ impl<'a> FailoverRun<'a> {
             let (done, all) = (self.upgraded, self.cluster.len());
             complaints.push(format!("only {done} of {all} members were upgraded in time"));
         }
-        let mut watchers = Vec::new();
-        for (name, mut watcher) in self.watchers {
-            match tokio::time::timeout(RECOVERY_TIMEOUT, &mut watcher).await {
-                Ok(Ok(watched)) => watchers.push((name, watched)),
-                Ok(Err(error)) => complaints.push(format!("the watcher of {name} failed: {error}")),
-                Err(_) => {
-                    watcher.abort();
-                    complaints.push(format!("the watcher of {name} never saw revision {last}"));
-                }
-            }
-        }
-        let mut members = Vec::new();
-        for member in 0..self.cluster.len() {
-            let spec = self.cluster.spec(member);
-            match collect(&access, &spec.name, &spec.addresses.etcd, last).await {
-                Ok(evidence) => members.push(evidence),
-                Err(complaint) => complaints.push(complaint),
-            }
-        }
+        let (watchers, missing) = evidence::end_of_watches(self.watchers, last).await;
+        complaints.extend(missing);
+        let members = (0..self.cluster.len()).map(|member| self.cluster.spec(member));
+        let members: Vec<(String, String)> =
+            members.map(|spec| (spec.name.clone(), spec.addresses.etcd.clone())).collect();
+        let scope = WatchScope::everything();
+        let (members, missing) = evidence::of_members(&access, &members, &scope, last).await;
+        complaints.extend(missing);
         let resumptions =
             watchers.iter().map(|(_, watched)| watched.resumptions.saturating_sub(1)).sum();
         let completed = self.load.completed();
         let operations = self.load.take_operations();
         let unknown = operations.iter().filter(|op| op.outcome == Outcome::Unknown).count();
-        let evidence = Evidence { operations, members, watchers };
-        complaints.extend(judge(&evidence));
+        let evidence = Evidence { operations, members, watchers, local_reads: Vec::new() };
+        complaints.extend(verdict::complaints(&judge(&evidence)));
         if completed < self.plan.completed_min {
             let least = self.plan.completed_min;
             complaints.push(format!("only {completed} operations completed, {least} are needed"));
@@ -462,24 +449,4 @@ async fn send_probe(
     };
     let input = Input::Put { value: b"probe".to_vec() };
     load.record(Operation { client, key, input, call, outcome });
-}
-
-/// The whole history and all keys of one member, up to the last revision.
-async fn collect(
-    access: &ClientAccess,
-    name: &str,
-    endpoint: &str,
-    last: u64,
-) -> Result<MemberEvidence, String> {
-    let log = tokio::time::timeout(
-        RECOVERY_TIMEOUT,
-        record(access.clone(), endpoint.to_owned(), Rc::new(Cell::new(last))),
-    );
-    let log = log.await.map_err(|_| format!("{name} does not tell its history"))?;
-    if let Some(complaint) = log.complaint {
-        return Err(format!("collecting the history of {name} was {complaint}"));
-    }
-    let client = MemberClient::connect_by(access, endpoint, RECOVERY_TIMEOUT).await?;
-    let (_, keys) = client.local_range(b"").await.map_err(|error| format!("{name}: {error}"))?;
-    Ok(MemberEvidence { name: name.to_owned(), log: log.changes, keys })
 }

@@ -4,6 +4,8 @@
 //! show that the harness is right. Not here: anything that decides inside a server.
 
 pub mod bench;
+pub mod chaos_plan;
+pub mod chaos_run;
 pub mod client_access;
 pub mod cluster_admission;
 pub mod cluster_users;
@@ -20,8 +22,22 @@ pub mod sequence;
 pub mod status_report;
 pub mod watch_recorder;
 
-mod failover_load;
-mod failover_verdict;
+mod chaos_load;
+mod chaos_report;
+mod client_load;
+mod cluster_observer;
+mod evidence;
+mod fault_effect;
+mod fault_endpoint;
+mod fault_injector;
 mod first_contact;
+mod journal;
+mod latency_chart;
+mod link_proxy;
+mod log_rot;
+mod open_loop;
 mod rolling_upgrade;
 mod seeded_choice;
+mod socket_owner;
+mod timeline_chart;
+mod verdict;

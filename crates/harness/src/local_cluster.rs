@@ -4,6 +4,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -11,7 +12,7 @@ use rustix::process::Signal;
 use crate::client_access::ClientAccess;
 use crate::local_certificates::LocalCertificates;
 use crate::member_client::MemberClient;
-use crate::member_process::{MemberProcess, MemberSpec, Output, Server};
+use crate::member_process::{MemberProcess, MemberSpec, Orphan, Output, Server};
 use crate::port_plan::MemberAddresses;
 
 /// Between two looks at a member that is not ready.
@@ -26,6 +27,7 @@ pub struct LocalCluster {
     /// What each member runs.
     servers: Vec<Server>,
     output: Output,
+    orphan: Orphan,
     specs: Vec<MemberSpec>,
     processes: Vec<Option<MemberProcess>>,
     access: ClientAccess,
@@ -58,7 +60,33 @@ impl LocalCluster {
         assert!(!specs.is_empty(), "a cluster has members");
         let processes = specs.iter().map(|_| None).collect();
         let servers = vec![server; specs.len()];
-        LocalCluster { servers, output, specs, processes, access: ClientAccess::default() }
+        let (orphan, access) = (Orphan::StopsByItself, ClientAccess::default());
+        LocalCluster { servers, output, orphan, specs, processes, access }
+    }
+
+    /// The same with members that reach each other at `peers`, where somebody passes on to them
+    /// what arrives.
+    #[must_use]
+    pub(crate) fn reached_at(mut self, peers: &[String]) -> LocalCluster {
+        for spec in &mut self.specs {
+            for ((_, address), peer) in spec.initial_cluster.iter_mut().zip(peers) {
+                address.clone_from(peer);
+            }
+        }
+        self
+    }
+
+    /// The same with members that do not outlive us by a moment, even if they are paused when we
+    /// are killed.
+    #[must_use]
+    pub(crate) fn killed_with_us(mut self) -> LocalCluster {
+        self.orphan = Orphan::IsKilled;
+        self
+    }
+
+    /// The process of each member that runs.
+    pub(crate) fn process_ids(&self) -> Vec<Option<u32>> {
+        self.processes.iter().map(|process| process.as_ref().map(MemberProcess::id)).collect()
     }
 
     /// The same under TLS.
@@ -91,6 +119,11 @@ impl LocalCluster {
     /// Never: a cluster has members.
     pub fn is_empty(&self) -> bool {
         self.specs.is_empty()
+    }
+
+    /// What every member is started from.
+    pub(crate) fn specs(&self) -> &[MemberSpec] {
+        &self.specs
     }
 
     /// What member `member` is started from.
@@ -132,7 +165,7 @@ impl LocalCluster {
     pub fn start(&mut self, member: usize) -> Result<(), String> {
         assert!(self.processes[member].is_none(), "a member is started once");
         let spec = &self.specs[member];
-        let process = MemberProcess::start(spec, &self.servers[member], self.output)
+        let process = MemberProcess::start(spec, &self.servers[member], self.output, self.orphan)
             .map_err(|error| format!("cannot start {}: {error}", spec.name))?;
         self.processes[member] = Some(process);
         Ok(())
@@ -170,6 +203,13 @@ impl LocalCluster {
         process.signal(signal).map_err(|error| format!("cannot signal: {error}"))
     }
 
+    /// Asks one member to stop and waits; says how it ended if not well.
+    pub(crate) async fn stop_one(&mut self, member: usize) -> Result<(), String> {
+        let Some(mut process) = self.processes[member].take() else { return Ok(()) };
+        let ended = process.stop().await;
+        how_it_ended(&self.specs[member], &self.servers[member], ended)
+    }
+
     /// Asks every member to stop and waits; says which one did not end well.
     pub async fn stop(&mut self) -> Result<(), String> {
         let mut complaints = Vec::new();
@@ -182,15 +222,7 @@ impl LocalCluster {
         let members = self.specs.iter().zip(&self.servers);
         for ((spec, server), process) in members.zip(&mut self.processes) {
             let Some(mut process) = process.take() else { continue };
-            match process.stop().await {
-                Ok(status) if status.success() => {}
-                // It ends by itself, while it is asked to.
-                Ok(_) if spec.is_removed() => {}
-                // Stock etcd ends by the signal that asked it to.
-                Ok(status) if server.ends_by_signal() && status.signal().is_some() => {}
-                Ok(status) => complaints.push(format!("{} ended with {status}", spec.name)),
-                Err(error) => complaints.push(format!("{}: {error}", spec.name)),
-            }
+            complaints.extend(how_it_ended(spec, server, process.stop().await).err());
         }
         if complaints.is_empty() { Ok(()) } else { Err(complaints.join("; ")) }
     }
@@ -271,6 +303,23 @@ impl LocalCluster {
                 format!("{} (log: {})", spec.name, spec.data_dir.with_extension("log").display())
             }
         }
+    }
+}
+
+/// Complains of a member that did not end well when it was asked to.
+fn how_it_ended(
+    spec: &MemberSpec,
+    server: &Server,
+    ended: std::io::Result<ExitStatus>,
+) -> Result<(), String> {
+    match ended {
+        Ok(status) if status.success() => Ok(()),
+        // It ends by itself, while it is asked to.
+        Ok(_) if spec.is_removed() => Ok(()),
+        // Stock etcd ends by the signal that asked it to.
+        Ok(status) if server.ends_by_signal() && status.signal().is_some() => Ok(()),
+        Ok(status) => Err(format!("{} ended with {status}", spec.name)),
+        Err(error) => Err(format!("{}: {error}", spec.name)),
     }
 }
 

@@ -140,6 +140,15 @@ impl MemberClient {
         Ok((at, reply.kvs.into_iter().next().map(versioned)))
     }
 
+    /// What the key holds by this member's account, which asks nobody else and may be late.
+    pub async fn local_get(&self, key: &[u8]) -> Result<(u64, Option<Versioned>), CallError> {
+        let request =
+            RangeRequest { key: key.to_vec(), serializable: true, ..RangeRequest::default() };
+        let reply = KvClient::new(self.channel.clone()).range(request).await?.into_inner();
+        let at = revision(reply.header.map(|header| header.revision));
+        Ok((at, reply.kvs.into_iter().next().map(versioned)))
+    }
+
     /// Deletes every key under `prefix`; returns the revision.
     pub async fn delete_prefix(&self, prefix: &[u8]) -> Result<u64, CallError> {
         let (key, range_end) = (prefix.to_vec(), prefix_end(prefix));
@@ -158,14 +167,9 @@ impl MemberClient {
 
     /// Every key under `prefix` as this member has it, without asking anybody else.
     pub async fn local_range(&self, prefix: &[u8]) -> Result<(u64, Vec<Versioned>), CallError> {
-        // A key is never empty: all of them start at the smallest.
-        let key = if prefix.is_empty() { vec![0] } else { prefix.to_vec() };
-        let request = RangeRequest {
-            key,
-            range_end: prefix_end(prefix),
-            serializable: true,
-            ..RangeRequest::default()
-        };
+        let (key, range_end) = prefix_range(prefix);
+        let request =
+            RangeRequest { key, range_end, serializable: true, ..RangeRequest::default() };
         let client = KvClient::new(self.channel.clone());
         let client = client.max_decoding_message_size(usize::MAX);
         let reply = { client }.range(request).await?.into_inner();
@@ -277,6 +281,13 @@ impl MemberClient {
     pub(crate) fn watch_client(&self) -> WatchClient<Transport> {
         WatchClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
+}
+
+/// First key and end of the range of keys that start with `prefix`; empty: of all keys.
+pub(crate) fn prefix_range(prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    // A key is never empty: all of them start at the smallest.
+    let key = if prefix.is_empty() { vec![0] } else { prefix.to_vec() };
+    (key, prefix_end(prefix))
 }
 
 /// The end of the range of keys that start with `prefix`, as etcd's clients compute it.

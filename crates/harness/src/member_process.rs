@@ -1,7 +1,7 @@
 //! One member as a child process: started, watched, killed without warning or asked to stop.
 //!
-//! Invariant: a child never outlives this object, nor its parent: its standard input is a pipe
-//! whose end it reads as "stop". Not here: who is in the cluster (`local_cluster`).
+//! Invariant: a child never outlives this object, nor its parent ([`Orphan`]): its standard input
+//! is a pipe whose end it reads as "stop". Not here: who is in the cluster (`local_cluster`).
 
 use std::fs::File;
 use std::io;
@@ -75,6 +75,12 @@ impl MemberSpec {
         }
     }
 
+    /// Where the others reach it.
+    fn own_peer_address(&self) -> &str {
+        let own = self.initial_cluster.iter().find(|(name, _)| *name == self.name);
+        own.map_or(&self.addresses.peer, |(_, address)| address)
+    }
+
     fn quorate_arguments(&self) -> Vec<String> {
         let members = self.initial_cluster.iter();
         let members: Vec<String> = members.map(|(name, peer)| format!("{name}={peer}")).collect();
@@ -104,7 +110,7 @@ impl MemberSpec {
             ("--listen-client-urls", url(&self.addresses.etcd)),
             ("--advertise-client-urls", url(&self.addresses.etcd)),
             ("--listen-peer-urls", url(&self.addresses.peer)),
-            ("--initial-advertise-peer-urls", url(&self.addresses.peer)),
+            ("--initial-advertise-peer-urls", url(self.own_peer_address())),
             ("--initial-cluster", members.join(",")),
         ];
         let options = options.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
@@ -122,6 +128,15 @@ pub enum Output {
     Inherited,
 }
 
+/// What becomes of a child whose parent is gone without a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Orphan {
+    /// It reads of it, and stops in order. Stock etcd does not read.
+    StopsByItself,
+    /// The system kills it, if there is `setpriv` to ask for that.
+    IsKilled,
+}
+
 /// A running (or just ended) child.
 #[derive(Debug)]
 pub struct MemberProcess {
@@ -132,11 +147,23 @@ pub struct MemberProcess {
 
 impl MemberProcess {
     /// Starts the member; it is not ready yet.
-    pub fn start(spec: &MemberSpec, server: &Server, output: Output) -> io::Result<MemberProcess> {
+    pub fn start(
+        spec: &MemberSpec,
+        server: &Server,
+        output: Output,
+        orphan: Orphan,
+    ) -> io::Result<MemberProcess> {
         std::fs::create_dir_all(&spec.data_dir)?;
-        let (program, mut arguments) = spec.command_line(server);
+        let (mut program, mut arguments) = spec.command_line(server);
         if matches!(server, Server::Quorate { .. }) {
             arguments.push("--stop-with-stdin".to_owned());
+        }
+        if orphan == Orphan::IsKilled
+            && let Some(setpriv) = on_path("setpriv")
+        {
+            let asks = ["--pdeathsig", "KILL", "--"].map(str::to_owned);
+            arguments = [&asks[..], &[program.display().to_string()], &arguments].concat();
+            program = setpriv;
         }
         let mut command = Command::new(program);
         // A group of its own: Ctrl-C in the terminal reaches the parent alone, which then stops
@@ -204,6 +231,12 @@ impl MemberProcess {
             None => Ok(()),
         }
     }
+}
+
+/// Where a program is found.
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    { std::env::split_paths(&path) }.map(|place| place.join(program)).find(|file| file.is_file())
 }
 
 fn log_file(data_dir: &Path) -> io::Result<File> {

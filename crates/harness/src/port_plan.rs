@@ -11,6 +11,8 @@ const ETCD_PORT: u32 = 2379;
 const PEER_PORT: u32 = 2380;
 /// Health, metrics and status for operators.
 const ADMIN_PORT: u32 = 2381;
+/// Where a proxy stands before the peer port, if there is one.
+const LINK_PORT: u32 = 2382;
 /// From one member to the next.
 const STRIDE: u32 = 10_000;
 
@@ -33,6 +35,11 @@ pub fn plan(members: usize, offset: u16) -> Result<Vec<MemberAddresses>, String>
     (0..members).map(|member| addresses(member, offset)).collect()
 }
 
+/// Where the proxies before the peer ports of `members` members listen.
+pub(crate) fn links(members: usize, offset: u16) -> Result<Vec<String>, String> {
+    (0..members).map(|member| address(member, offset, LINK_PORT)).collect()
+}
+
 /// The addresses of member `number`, from 1.
 pub fn of(number: usize, offset: u16) -> Result<MemberAddresses, String> {
     let members = plan(number, offset)?;
@@ -48,20 +55,21 @@ pub fn offset_of(number: usize, addresses: &MemberAddresses) -> Option<u16> {
 }
 
 fn addresses(member: usize, offset: u16) -> Result<MemberAddresses, String> {
-    let address = |port: u32| {
-        let member = u32::try_from(member).expect("at most five members");
-        let port = port + STRIDE * member + u32::from(offset);
-        u16::try_from(port).map(|port| format!("127.0.0.1:{port}")).map_err(|_| {
-            format!(
-                "node {} would listen on port {port}, above 65535; lower --offset or --nodes",
-                member + 1
-            )
-        })
-    };
     Ok(MemberAddresses {
-        etcd: address(ETCD_PORT)?,
-        peer: address(PEER_PORT)?,
-        admin: address(ADMIN_PORT)?,
+        etcd: address(member, offset, ETCD_PORT)?,
+        peer: address(member, offset, PEER_PORT)?,
+        admin: address(member, offset, ADMIN_PORT)?,
+    })
+}
+
+fn address(member: usize, offset: u16, port: u32) -> Result<String, String> {
+    let stride = STRIDE * u32::try_from(member).expect("at most five members");
+    let port = port + stride + u32::from(offset);
+    u16::try_from(port).map(|port| format!("127.0.0.1:{port}")).map_err(|_| {
+        format!(
+            "node {} would listen on port {port}, above 65535; lower --offset or --nodes",
+            member + 1
+        )
     })
 }
 

@@ -1,16 +1,16 @@
 //! Records what a watcher is told, across broken connections: it resumes at the last revision seen
 //! plus one, as every client of the protocol must.
 //!
-//! Not here: judging whether something was missed or repeated (`failover_verdict`).
+//! Not here: judging whether something was missed or repeated (`verdict`).
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_stream::StreamExt;
 
 use crate::client_access::ClientAccess;
-use crate::member_client::{MemberClient, revision};
+use crate::member_client::{MemberClient, prefix_range, revision};
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::proto::mvccpb::event::EventType;
@@ -29,29 +29,48 @@ pub struct WatchedChange {
     pub value: Option<Vec<u8>>,
 }
 
+/// What a watcher watches.
+#[derive(Debug, Clone)]
+pub(crate) struct WatchScope {
+    /// What the keys begin with; empty: all keys.
+    pub(crate) prefix: Vec<u8>,
+    /// The first revision to be told of.
+    pub(crate) first_revision: u64,
+}
+
+impl WatchScope {
+    /// All keys since the keyspace was made.
+    pub(crate) fn everything() -> WatchScope {
+        WatchScope { prefix: Vec::new(), first_revision: 1 }
+    }
+}
+
 /// What one watcher saw.
 #[derive(Debug, Clone, Default)]
 pub struct WatchRecord {
     /// In the order in which it was told.
     pub changes: Vec<WatchedChange>,
+    /// When each of them arrived.
+    pub arrivals: Vec<Instant>,
     /// How often the stream broke and was resumed.
     pub resumptions: u32,
     /// What no member may say, if one did.
     pub complaint: Option<String>,
 }
 
-/// Watches all keys at one member from the first revision, until it has seen `until` (0: not known
-/// yet). The caller bounds the time.
+/// Watches at one member until it has seen revision `until` (0: not known yet). The caller bounds
+/// the time.
 pub(crate) async fn record(
     access: ClientAccess,
     endpoint: String,
+    scope: WatchScope,
     until: Rc<Cell<u64>>,
 ) -> WatchRecord {
     let mut record = WatchRecord::default();
     while record.complaint.is_none() && !is_complete(&record, &until) {
         let client = MemberClient::connect_by(&access, &endpoint, Duration::from_secs(5)).await;
         if let Ok(client) = client {
-            follow(&client, &mut record, &until).await;
+            follow(&client, &scope, &mut record, &until).await;
             record.resumptions += 1;
         }
         if !is_complete(&record, &until) {
@@ -62,19 +81,23 @@ pub(crate) async fn record(
 }
 
 fn is_complete(record: &WatchRecord, until: &Cell<u64>) -> bool {
-    until.get() != 0 && next_revision(record) > until.get()
-}
-
-fn next_revision(record: &WatchRecord) -> u64 {
-    record.changes.last().map_or(1, |change| change.revision + 1)
+    let seen = record.changes.last().map_or(0, |change| change.revision);
+    until.get() != 0 && seen >= until.get()
 }
 
 /// Reads one stream to its end.
-async fn follow(client: &MemberClient, record: &mut WatchRecord, until: &Cell<u64>) {
+async fn follow(
+    client: &MemberClient,
+    scope: &WatchScope,
+    record: &mut WatchRecord,
+    until: &Cell<u64>,
+) {
+    let next = record.changes.last().map_or(scope.first_revision, |change| change.revision + 1);
+    let (key, range_end) = prefix_range(&scope.prefix);
     let create = WatchCreateRequest {
-        key: vec![0],
-        range_end: vec![0],
-        start_revision: i64::try_from(next_revision(record)).expect("revisions are positive"),
+        key,
+        range_end,
+        start_revision: i64::try_from(next).expect("revisions are positive"),
         ..WatchCreateRequest::default()
     };
     let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
@@ -111,6 +134,7 @@ fn take(record: &mut WatchRecord, response: WatchResponse) {
         record.complaint = Some(format!("cancelled: {}", response.cancel_reason));
         return;
     }
+    let arrived = Instant::now();
     for event in response.events {
         let deleted = event.r#type() == EventType::Delete;
         let Some(pair) = event.kv else {
@@ -122,5 +146,6 @@ fn take(record: &mut WatchRecord, response: WatchResponse) {
             key: pair.key,
             value: (!deleted).then_some(pair.value),
         });
+        record.arrivals.push(arrived);
     }
 }

@@ -4,10 +4,12 @@
 
 mod access_options;
 mod bench_options;
+mod chaos_options;
 mod tls_options;
 
 pub(crate) use access_options::AccessOptions;
 pub(crate) use bench_options::BenchOptions;
+pub(crate) use chaos_options::ChaosOptions;
 pub(crate) use tls_options::TlsOptions;
 
 use std::ops::Range;
@@ -48,6 +50,8 @@ pub(crate) enum Task {
     Bench(Box<BenchOptions>),
     /// Run whole clusters in a simulated world, one per seed, and check what was promised.
     Sim(SimOptions),
+    /// Break a real cluster under load, check what was promised, and write a report.
+    Chaos(Box<ChaosOptions>),
     /// Kill leaders under load and check what was promised.
     #[command(hide = true)]
     Failover(FailoverOptions),
@@ -148,6 +152,10 @@ pub(crate) struct StartOptions {
     /// A file that says how many bytes are free.
     #[arg(long, hide = true)]
     pub(crate) test_free_space_file: Option<PathBuf>,
+    /// Dangerous: whoever reaches the admin endpoint, which must be on loopback, can make this node
+    /// lie about time and space, and fail. For chaos runs.
+    #[arg(long, hide = true)]
+    pub(crate) enable_faults: bool,
     /// Speak no higher feature level than this.
     #[arg(long, hide = true)]
     pub(crate) test_feature_level: Option<u32>,

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod bench;
+mod chaos;
 mod dev;
 mod etcd_words;
 mod failover;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Task::Sequence(options) => sequence::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Sim(options) => sim::run(&options),
+        Task::Chaos(options) => chaos::run(&options),
         Task::Failover(options) => failover::run(&options),
     };
     match result {

@@ -140,6 +140,7 @@ fn flags(options: StartOptions) -> Settings {
         test_power_loss: options.test_power_loss.then_some(true),
         test_no_sync: options.test_no_sync.then_some(true),
         test_free_space_file: options.test_free_space_file,
+        enable_faults: options.enable_faults.then_some(true),
         ..options.tls.settings()
     }
 }

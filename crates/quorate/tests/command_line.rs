@@ -45,6 +45,31 @@ fn what_contradicts_itself_is_named() {
 }
 
 #[test]
+fn chaos_that_cannot_be_is_named() {
+    refused(&["chaos", "--faults", "kill,meteor"], &[], &["meteor", "rolling-restart"]);
+    refused(&["chaos", "--for", "10"], &[], &["90s"]);
+    refused(&["chaos", "--for", "10s", "--faults", "kill,pause"], &[], &["2 faults", "12s"]);
+    refused(&["chaos", "--nodes", "2", "--faults", "corrupt"], &[], &["corrupt", "3 nodes"]);
+    refused(&["chaos", "--nodes", "6"], &[], &["1 to 5"]);
+    refused(&["chaos", "--workload", "x"], &[], &["mixed"]);
+    refused(&["chaos", "--report", "/proc"], &[], &["/proc", "not empty"]);
+    let attached = ["chaos", "--endpoints", "127.0.0.1:1"];
+    refused(&[&attached[..], &["--faults", "kill"]].concat(), &[], &["kill", "--endpoints"]);
+    refused(&[&attached[..], &["--faults", "clock"]].concat(), &[], &["--enable-faults"]);
+    refused(&[&attached[..], &["--external", "etcd"]].concat(), &[], &["--external"]);
+    refused(&["chaos", "--external", "consul"], &[], &["consul", "only etcd"]);
+    refused(&["chaos", "--external", "etcd"], &[("PATH", "/no/such")], &["no etcd on PATH"]);
+    let external = ["chaos", "--external", env!("CARGO_BIN_EXE_quorate")];
+    refused(&external, &[], &["only etcd"]);
+}
+
+#[test]
+fn faults_are_enabled_on_loopback_only() {
+    let open = ["start", "--enable-faults", "--admin", "0.0.0.0:2381"];
+    refused(&open, &[], &["enable-faults", "loopback", "0.0.0.0:2381"]);
+}
+
+#[test]
 fn what_is_out_of_bounds_is_named() {
     refused(&["dev", "--nodes", "0"], &[], &["1 to 5"]);
     refused(&["dev", "--nodes", "6"], &[], &["1 to 5"]);

@@ -1,5 +1,5 @@
-//! The load of the failover run: clients that stay with one member, write unique values, and
-//! record what they asked and were told.
+//! The load of a run: clients that stay with one member, write unique values, and record what they
+//! asked and were told.
 //!
 //! Invariant: an operation is recorded exactly once, and as failed only if it was refused; one
 //! whose connection broke is of unknown outcome. Nothing is recorded before it could be sent.
@@ -18,9 +18,19 @@ use crate::seeded_choice::SeededChoice;
 /// Between two tries to reach a member that is down.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(25);
 
-/// Shares of the mix, in percent; compare-and-set gets the rest.
-const PUT_PERCENT: u64 = 50;
-const GET_PERCENT: u64 = 30;
+/// Shares of what clients ask for, in percent; compare-and-set gets the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mix {
+    /// Blind writes.
+    pub(crate) put_percent: u64,
+    /// Linearizable reads.
+    pub(crate) get_percent: u64,
+}
+
+impl Mix {
+    /// Half of it writes blindly, a third of it reads.
+    pub(crate) const BALANCED: Mix = Mix { put_percent: 50, get_percent: 30 };
+}
 
 /// What the clients of one run share. All of them run on one thread.
 #[derive(Debug)]
@@ -43,8 +53,12 @@ pub(crate) struct ClientPlan {
     pub(crate) endpoint: String,
     /// How it is let in there.
     pub(crate) access: ClientAccess,
+    /// What all keys begin with.
+    pub(crate) prefix: String,
     /// Keys in use at a time, shared by all clients.
     pub(crate) keys: u64,
+    /// What it asks for.
+    pub(crate) mix: Mix,
     /// When it gives up on a request.
     pub(crate) request_timeout: Duration,
     /// Least time from one request to the next.
@@ -64,9 +78,25 @@ impl Load {
         })
     }
 
+    /// One of the keys that are in use now.
+    pub(crate) fn key(&self, prefix: &str, number: u64) -> Vec<u8> {
+        format!("{prefix}k/{:04}/{number}", self.round.get()).into_bytes()
+    }
+
+    /// From now on fresh keys are used: what became of earlier ones stays with those.
+    pub(crate) fn next_round(&self) {
+        self.round.set(self.round.get() + 1);
+    }
+
     /// Nanoseconds since the start of the run.
     pub(crate) fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).expect("a run ends within centuries")
+        self.time_of(Instant::now())
+    }
+
+    /// The same of another moment.
+    pub(crate) fn time_of(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.started);
+        u64::try_from(since.as_nanos()).expect("a run ends within centuries")
     }
 
     pub(crate) fn record(&self, operation: Operation) {
@@ -88,7 +118,7 @@ impl Load {
         self.refusals.borrow().clone()
     }
 
-    fn note_refusal(&self, why: &str) {
+    pub(crate) fn note_refusal(&self, why: &str) {
         *self.refusals.borrow_mut().entry(why.to_owned()).or_default() += 1;
     }
 }
@@ -140,8 +170,7 @@ impl Client {
     }
 
     async fn next_operation(&mut self, connection: &MemberClient) -> Operation {
-        let round = self.load.round.get();
-        let key = format!("k/{round:04}/{}", self.choice.below(self.plan.keys)).into_bytes();
+        let key = self.load.key(&self.plan.prefix, self.choice.below(self.plan.keys));
         let input = self.choose_input(&key);
         let call = self.load.now();
         let result = match &input {
@@ -166,9 +195,10 @@ impl Client {
 
     fn choose_input(&mut self, key: &[u8]) -> Input {
         let percent = self.choice.below(100);
-        if percent < PUT_PERCENT {
+        let Mix { put_percent, get_percent } = self.plan.mix;
+        if percent < put_percent {
             Input::Put { value: self.unique_value() }
-        } else if percent < PUT_PERCENT + GET_PERCENT {
+        } else if percent < put_percent + get_percent {
             Input::Get
         } else {
             let expect = self.seen.get(key).cloned().flatten();
