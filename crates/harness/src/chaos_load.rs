@@ -151,6 +151,13 @@ impl ChaosLoad {
         self.load.refusals()
     }
 
+    /// The first member, if there is one, at which no write that was due since `since` succeeded.
+    pub(crate) fn unwritable_since(&self, since: u64) -> Option<&str> {
+        let names = self.members.iter().enumerate();
+        let unwritable = |member: &usize| !self.open.wrote_since(*member, since);
+        { names }.find(|(member, _)| unwritable(member)).map(|(_, (name, _))| name.as_str())
+    }
+
     /// Whether nothing was served for `time`.
     pub(crate) fn is_dead_for(&self, time: Duration) -> bool {
         let nanos = u64::try_from(time.as_nanos()).expect("seconds");

@@ -139,7 +139,7 @@ fn faults(journal: &Journal) -> String {
     format!(
         "<h2>Faults</h2>\n<table><tr><th>At</th><th>Fault</th><th>What was done</th>\
          <th>Noticed after</th><th>No write for (RTO)</th><th>Lost (RPO)</th>\
-         <th>Served elsewhere</th><th>Served at all</th><th>Well again after</th></tr>\n{rows}\
+         <th>Served by the others</th><th>Served by all</th><th>Well again after</th></tr>\n{rows}\
          </table>\n<ul>\n{}</ul>\n",
         kinds.iter().map(kind).collect::<String>()
     )
@@ -201,7 +201,7 @@ fn reading(journal: &Journal) -> String {
          changed its mind, as when a follower fails.</dd>\n\
          <dt>Served</dt><dd>The share of requests that got the right kind of answer within a \
          second of when they were due, from the fault's begin until every member served \
-         again: at all members, and at those that the fault did not hit.</dd>\n\
+         again: by all members, and by the others, which the fault did not hit.</dd>\n\
          <dt>Linearizable, serializable</dt><dd>A linearizable read sees every write that was \
          acknowledged before it began. A serializable one shows what the member asked has, which \
          may be late.</dd>\n</dl>\n\

@@ -32,7 +32,7 @@ use crate::verdict::{self, Outcome, Verdict};
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A cluster of which nobody answers for so long is given up.
-const DEAD_AFTER: Duration = Duration::from_secs(10);
+const DEAD_AFTER: Duration = Duration::from_secs(5);
 
 /// Between two looks at what is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -290,22 +290,34 @@ impl ChaosRun<'_> {
         let seconds = milliseconds(began) / 1000;
         (self.say)(&format!("{seconds:4} s  {}: {}", slot.fault, injection.description));
         tokio::time::sleep(injection.lasts.unwrap_or(slot.during)).await;
-        self.complaints.extend(self.stage.injector.end(&injection).await?);
+        for complaint in self.stage.injector.end(&injection).await? {
+            self.complain(complaint);
+        }
         let ended = load.now();
         load.next_round();
-        let ready = self.stage.await_ready().await;
+        let mut ready = self.stage.await_ready().await;
+        if ready.is_ok() {
+            ready = await_writes(load, ended).await;
+        }
         let recovered = load.now();
         let recovers = ready.is_ok();
         if let Err(why) = ready {
-            self.complaints.push(format!("after {}: {why}", slot.fault));
+            self.complain(format!("after {}: {why}", slot.fault));
         } else {
             self.calm(load, slot.after).await?;
         }
         let calm_until = load.now();
         let window = Window { calm_from, began, ended, recovered, calm_until };
         self.records.push((injection, window));
-        self.complaints.extend(self.stage.ended_by_themselves());
+        for complaint in self.stage.ended_by_themselves() {
+            self.complain(complaint);
+        }
         Ok(recovers)
+    }
+
+    fn complain(&mut self, complaint: String) {
+        (self.say)(&complaint);
+        self.complaints.push(complaint);
     }
 
     /// Waits; a cluster that is not ours may die meanwhile.
@@ -445,6 +457,18 @@ impl ChaosRun<'_> {
             report: directory.join("report.html"),
         })
     }
+}
+
+/// Waits until writes succeed at every member again.
+async fn await_writes(load: &ChaosLoad, since: u64) -> Result<(), String> {
+    let give_up = tokio::time::Instant::now() + RECOVERY_TIMEOUT;
+    while let Some(member) = load.unwritable_since(since) {
+        if tokio::time::Instant::now() > give_up {
+            return Err(format!("no write succeeds at {member} any more"));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
 }
 
 /// The moments at which writes were acknowledged, ascending.

@@ -118,8 +118,10 @@ impl FaultInjector {
             }
             Fault::Corrupt => {
                 self.cluster()?.kill(&[victim]).await?;
-                let rot = self.cluster()?.spec(victim).data_dir.join("log");
-                let rot = log_rot::flip(&rot)?;
+                let log = self.cluster()?.spec(victim).data_dir.join("log");
+                // Elsewhere: the load goes on.
+                let flipped = tokio::task::spawn_blocking(move || log_rot::flip(&log)).await;
+                let rot = flipped.map_err(|error| error.to_string())??;
                 let file = rot.file.file_name().unwrap_or_default().display().to_string();
                 format!("{name} was down while a bit of {file} flipped at offset {}", rot.offset)
             }
@@ -301,9 +303,13 @@ impl FaultInjector {
             self.pretend(member, &faults).await?;
             let name = &self.names[member];
             let sign = if ahead { "ahead" } else { "back" };
+            let rate = match monotonic_rate_ppm {
+                0 => "right".to_owned(),
+                200 => "200 ppm fast".to_owned(),
+                _ => "200 ppm slow".to_owned(),
+            };
             words.push(format!(
-                "{name}'s wall clock {} h {} min {sign}, its monotonic clock {monotonic_rate_ppm} \
-                 ppm fast",
+                "{name}'s wall clock {} h {} min {sign}, its monotonic clock {rate}",
                 minutes / 60,
                 minutes % 60
             ));

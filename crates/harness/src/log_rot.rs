@@ -37,10 +37,8 @@ struct Batch {
 /// # Errors
 /// One plain sentence: there is no log, or too little in it.
 pub(crate) fn flip(directory: &Path) -> Result<Rot, String> {
-    let file = newest_segment(directory)?;
+    let (file, bytes, batches) = newest_segment(directory)?;
     let failed = |error: std::io::Error| format!("cannot flip bits in {}: {error}", file.display());
-    let bytes = std::fs::read(&file).map_err(failed)?;
-    let batches = batches(&bytes);
     let old = choose(&batches).ok_or_else(|| {
         format!("{} holds {} batches: too few to damage an old one", file.display(), batches.len())
     })?;
@@ -53,20 +51,19 @@ pub(crate) fn flip(directory: &Path) -> Result<Rot, String> {
     Ok(Rot { file, offset })
 }
 
-fn newest_segment(directory: &Path) -> Result<PathBuf, String> {
+/// The segment, its bytes and its batches. A prepared file of a higher number holds none yet.
+fn newest_segment(directory: &Path) -> Result<(PathBuf, Vec<u8>, Vec<Batch>), String> {
     let failed = |error: std::io::Error| format!("cannot read {}: {error}", directory.display());
     let files = std::fs::read_dir(directory).map_err(failed)?.flatten().map(|file| file.path());
-    let segments = files.filter(|path| {
-        let begins = |wanted: &[u8]| {
-            let mut head = vec![0; wanted.len()];
-            let read = File::open(path).and_then(|file| file.read_exact_at(&mut head, 0));
-            read.is_ok() && head == wanted
-        };
-        path.extension().is_some_and(|extension| extension == "log") && begins(b"QUOR-WAL")
-    });
-    // A prepared file of the highest number may hold nothing of its own yet: no batches then.
-    let holds = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| !batches(&bytes).is_empty());
-    let newest = segments.filter(holds).max();
+    let mut segments: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
+    segments.sort();
+    let read = |path: PathBuf| {
+        let bytes = std::fs::read(&path).ok().filter(|bytes| bytes.starts_with(b"QUOR-WAL"))?;
+        let batches = batches(&bytes);
+        (!batches.is_empty()).then_some((path, bytes, batches))
+    };
+    let newest = segments.into_iter().rev().find_map(read);
     newest.ok_or_else(|| format!("{} holds no log segment", directory.display()))
 }
 

@@ -21,6 +21,9 @@ use crate::member_client::{CallError, MemberClient};
 /// A request that takes longer was not served.
 pub(crate) const SERVED_WITHIN: Duration = Duration::from_secs(1);
 
+/// Samples are kept in the order of their ends, which may be so far from that of their begins.
+const SLACK: u64 = 2_000_000_000;
+
 /// Clients of the open loop have numbers from here on, each request its own.
 const FIRST_CLIENT: u64 = 1_000;
 
@@ -106,11 +109,19 @@ impl OpenLoop {
         self.local_reads.take()
     }
 
-    /// Requests of this run that were answered as they should be, since `since`.
+    /// Whether a write that was due since `since` was served at this member.
+    pub(crate) fn wrote_since(&self, member: usize, since: u64) -> bool {
+        let samples = self.samples.borrow();
+        let is_write = |sample: &Sample| sample.member == member && sample.level == Level::Put;
+        let latest = samples.iter().rev().take_while(|sample| sample.due + SLACK >= since);
+        { latest }.any(|sample| is_write(sample) && sample.due >= since && sample.took.is_some())
+    }
+
+    /// Whether a request that was due since `since` was served.
     pub(crate) fn served_since(&self, since: u64) -> bool {
         let samples = self.samples.borrow();
-        let latest = samples.iter().rev().take_while(|sample| sample.due >= since);
-        { latest }.any(|sample| sample.took.is_some())
+        let latest = samples.iter().rev().take_while(|sample| sample.due + SLACK >= since);
+        { latest }.any(|sample| sample.due >= since && sample.took.is_some())
     }
 }
 

@@ -207,6 +207,9 @@ pub(crate) struct DevOptions {
     /// with authentication on: the root user's password is kept there and shown.
     #[arg(long)]
     pub(crate) secure: bool,
+    /// Let chaos inject faults into the nodes, by their admin addresses.
+    #[arg(long, conflicts_with = "etcd_binary")]
+    pub(crate) enable_faults: bool,
     /// Run stock etcd servers of this binary instead.
     #[arg(long, hide = true)]
     pub(crate) etcd_binary: Option<PathBuf>,
