@@ -1,8 +1,10 @@
 //! `quorate bench`: load on any cluster that speaks the etcd protocol, and how long it takes.
 //!
-//! A closed loop sends a client's next request after its last reply; an open loop (`rate`) sends on
-//! a schedule and counts a request's latency from when it was to be sent, so that a server that
-//! stalls cannot hide it (coordinated omission, Tene 2015). What servers use comes from `/proc`.
+//! A closed loop sends a client's next request after its last reply; an open loop (`rate`) has a
+//! schedule, and counts a request's latency from when it was to be sent, though its client may
+//! have waited for an answer then: a server that stalls cannot hide it (coordinated omission, Tene
+//! 2015). Everything on the schedule is sent or counted as failed. What servers use comes from
+//! `/proc`.
 //! Not here: what a request is (`operations`), comparing servers.
 
 mod key_choice;
@@ -273,11 +275,15 @@ impl Asker {
         end: Instant,
     ) {
         let mut intended = first;
-        while intended < end && Instant::now() < end {
+        while intended < end {
             if every.is_some() {
                 tokio::time::sleep_until(intended.into()).await;
             }
-            let outcome = self.once(workload).await;
+            let outcome = if Instant::now() < end + REQUEST_TIMEOUT {
+                self.once(workload).await
+            } else {
+                Err("not sent: requests before it took too long".to_owned())
+            };
             self.meter.ended(intended, outcome);
             intended = every.map_or_else(Instant::now, |every| intended + every);
         }

@@ -1,7 +1,6 @@
 //! Many leases with a key each that end at the same second, and writes of others meanwhile.
 //!
-//! Phases: writes before, writes from that second until the last key is gone. The writers' latency
-//! must not show where one begins.
+//! Phases: writes before, writes from shortly before that second until the last key is gone.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -21,9 +20,9 @@ use super::{BenchPlan, BenchReport, Meter, ServerUsage, Workload, spawn_clients}
 /// Requests that grant at a time.
 const GRANTERS: usize = 128;
 
-/// Leases that one process grants a second, at least, and what comes on top until they end.
-const GRANTED_PER_SECOND: usize = 1_500;
-const HEAD_START: Duration = Duration::from_secs(15);
+/// Leases that a cluster grants a second, at least, and what comes on top until they end.
+const GRANTED_PER_SECOND: usize = 1_000;
+const HEAD_START: Duration = Duration::from_secs(9);
 
 /// When leases that do not end are given up.
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -70,8 +70,8 @@ pub(crate) struct BenchOptions {
     /// How they are chosen.
     #[arg(long, value_enum, default_value = "uniform")]
     distribution: Keys,
-    /// Requests a second, sent on a schedule whether or not earlier ones are answered in time;
-    /// latency counts from the schedule [default: each client sends when it has its answer].
+    /// Requests a second by a schedule; latency counts from the schedule, though a client that
+    /// still waits sends later [default: each client sends when it has its answer].
     #[arg(long, value_parser = parse_rate)]
     rate: Option<f64>,
     /// Seconds to measure.
@@ -110,8 +110,8 @@ fn within(range: RangeInclusive<i64>) -> RangedI64ValueParser<u32> {
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| *rate > 0.0 && *rate < 1e7);
-    rate.ok_or_else(|| "it must be a number of requests a second above 0".to_owned())
+    let rate = text.parse().ok().filter(|rate| (0.001..1e7).contains(rate));
+    rate.ok_or_else(|| "it must be a number of requests a second, from 0.001".to_owned())
 }
 
 impl BenchOptions {
