@@ -44,6 +44,8 @@ pub struct Admitted {
     pub learner: bool,
     /// `NAME=URL` of the members to ask, and of itself, separated by commas.
     pub initial_cluster: String,
+    /// What the user should hear of a `replace` that named nobody, in one sentence.
+    pub note: Option<String>,
 }
 
 /// Has the new member added, or finds that it was.
@@ -128,22 +130,25 @@ async fn try_to_admit(
         ConnectError::Refused(sentence) => Setback::Final(sentence),
     })?;
     let listing = |error: CallError| Setback::of("the members cannot be listed", &error);
-    let members = client.members_now().await.map_err(listing)?;
-    match next_step(&members, wanted, *removal).map_err(Setback::Final)? {
-        Step::Start(admitted) => return Ok(admitted),
-        Step::Remove(old) => {
-            let removed = client.remove_member(old).await;
-            match &removed {
-                Ok(_) => *removal = Some(Removal::Done(old)),
-                Err(CallError::Unknown(_)) => *removal = Some(Removal::Asked(old)),
-                // This time; an earlier request may still be on its way.
-                Err(CallError::Refused(_)) => {}
+    let mut members = client.members_now().await.map_err(listing)?;
+    loop {
+        match next_step(&members, wanted, *removal).map_err(Setback::Final)? {
+            Step::Start(admitted) => return Ok(admitted),
+            Step::Remove(old) => {
+                let removed = client.remove_member(old).await;
+                match &removed {
+                    Ok(_) => *removal = Some(Removal::Done(old)),
+                    Err(CallError::Unknown(_)) => *removal = Some(Removal::Asked(old)),
+                    // This time; an earlier request may still be on its way.
+                    Err(CallError::Refused(_)) => {}
+                }
+                let step = format!("member {old:x} cannot be removed");
+                members = removed.map_err(|error| Setback::of(&step, &error))?;
             }
-            let step = format!("member {old:x} cannot be removed");
-            removed.map_err(|error| Setback::of(&step, &error))?;
+            Step::Add => break,
         }
-        Step::Add => *removal = removal.map(|removal| Removal::Done(removal.id())),
     }
+    *removal = removal.map(|removal| Removal::Done(removal.id()));
     let added = client.add_member(&wanted.peer_url, wanted.learner).await;
     let adding =
         |error: CallError| Setback::of(&format!("{} cannot be added", wanted.name), &error);
@@ -154,7 +159,7 @@ async fn try_to_admit(
 /// What is left to be done.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    /// Remove this member, then add the new one.
+    /// Remove this member; then there is a next step.
     Remove(u64),
     Add,
     /// It has been added.
@@ -167,16 +172,20 @@ fn next_step(
     wanted: &Admission,
     removal: Option<Removal>,
 ) -> Result<Step, String> {
-    if let Some(known) = at(members, &wanted.peer_url)
-        && !is_to_be_replaced(known, wanted)
-    {
-        return already_there(known, members, wanted).map(Step::Start);
-    }
-    let old = match (&wanted.replace, removal) {
-        (None, _) => None,
+    let added = match at(members, &wanted.peer_url) {
+        Some(known) if known.name.is_empty() => Some(known),
+        Some(known) if !is_to_be_replaced(known, wanted) => return Err(in_use(known, wanted)),
+        _ => None,
+    };
+    let (old, note) = match (&wanted.replace, removal) {
+        (None, _) => (None, None),
         // By its id: another may bear the name.
-        (Some(_), Some(begun)) => Some(begun.id()),
-        (Some(old), None) => Some(find(members, old)?),
+        (Some(_), Some(begun)) => (Some(begun.id()), None),
+        (Some(old), None) => match (find(members, old)?, added) {
+            (Some(one), _) => (Some(one), None),
+            (None, Some(_)) => (None, Some(nobody_removed(members, old))),
+            (None, None) => return Err(nobody_called(members, old)),
+        },
     };
     let mut others = members.iter().filter(|member| Some(member.id) != old);
     if others.any(|member| member.name == wanted.name) {
@@ -187,8 +196,16 @@ fn next_step(
         };
         return Err(format!("a member is called {name} already: choose another --name{or}"));
     }
+    let added_id = added.map(|added| added.id);
     let still_there = |id: &u64| members.iter().any(|member| member.id == *id);
-    Ok(old.filter(still_there).map_or(Step::Add, Step::Remove))
+    Ok(match (old.filter(|id| Some(*id) != added_id && still_there(id)), added) {
+        (Some(old), _) => Step::Remove(old),
+        (None, Some(known)) => {
+            let admitted = admitted(known.id, known.is_learner, members, wanted);
+            Step::Start(Admitted { note, ..admitted })
+        }
+        (None, None) => Step::Add,
+    })
 }
 
 fn at<'a>(members: &'a [Member], peer_url: &str) -> Option<&'a Member> {
@@ -196,7 +213,8 @@ fn at<'a>(members: &'a [Member], peer_url: &str) -> Option<&'a Member> {
 }
 
 fn is_called(member: &Member, name_or_id: &str) -> bool {
-    member.name == name_or_id || format!("{:x}", member.id) == name_or_id.to_ascii_lowercase()
+    let is_name = !member.name.is_empty() && member.name == name_or_id;
+    is_name || format!("{:x}", member.id) == name_or_id.to_ascii_lowercase()
 }
 
 /// A new member may take the address of the one whose place it takes; one that was added for it by
@@ -206,20 +224,31 @@ fn is_to_be_replaced(known: &Member, wanted: &Admission) -> bool {
     has_started && wanted.replace.as_ref().is_some_and(|old| is_called(known, old))
 }
 
-/// The id of the one to remove: never by a guess.
-fn find(members: &[Member], name_or_id: &str) -> Result<u64, String> {
+/// The id of the one to remove, if there is one: never by a guess.
+fn find(members: &[Member], name_or_id: &str) -> Result<Option<u64>, String> {
     let mut called = members.iter().filter(|member| is_called(member, name_or_id));
     match (called.next(), called.next()) {
-        (Some(one), None) => Ok(one.id),
         (Some(_), Some(_)) => {
             Err(format!("more than one member is called {name_or_id}: say --replace with an id"))
         }
-        (None, _) => Err(format!(
-            "no member is called {name_or_id}: the members are {}; if it was removed before, or \
-             this one joins in addition, leave --replace out",
-            names(members)
-        )),
+        (one, _) => Ok(one.map(|one| one.id)),
     }
+}
+
+fn nobody_called(members: &[Member], name_or_id: &str) -> String {
+    format!(
+        "no member is called {name_or_id}: the members are {}; if it was removed before, or this \
+         one joins in addition, leave --replace out",
+        names(members)
+    )
+}
+
+fn nobody_removed(members: &[Member], name_or_id: &str) -> String {
+    format!(
+        "nobody was removed: no member is called {name_or_id}, which an earlier attempt may have \
+         removed; the members are {}",
+        names(members)
+    )
 }
 
 fn names(members: &[Member]) -> String {
@@ -230,19 +259,12 @@ fn names(members: &[Member]) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-fn already_there(
-    known: &Member,
-    members: &[Member],
-    wanted: &Admission,
-) -> Result<Admitted, String> {
-    if known.name.is_empty() {
-        return Ok(admitted(known.id, known.is_learner, members, wanted));
-    }
-    Err(format!(
+fn in_use(known: &Member, wanted: &Admission) -> String {
+    format!(
         "{} is the address of {} ({:x}), which has started before, with another data directory: \
          say --replace {:x} if that directory is lost",
         wanted.peer_url, known.name, known.id, known.id
-    ))
+    )
 }
 
 fn admitted(id: u64, learner: bool, members: &[Member], wanted: &Admission) -> Admitted {
@@ -251,7 +273,7 @@ fn admitted(id: u64, learner: bool, members: &[Member], wanted: &Admission) -> A
         .filter_map(|member| Some(format!("{}={}", member.name, member.peer_ur_ls.first()?)))
         .collect();
     list.push(format!("{}={}", wanted.name, wanted.peer_url));
-    Admitted { id, learner, initial_cluster: list.join(",") }
+    Admitted { id, learner, initial_cluster: list.join(","), note: None }
 }
 
 #[cfg(test)]
@@ -274,15 +296,46 @@ mod tests {
         }
     }
 
+    fn started(step: Result<Step, String>) -> Admitted {
+        let Ok(Step::Start(admitted)) = step else { panic!("it may start, not {step:?}") };
+        admitted
+    }
+
     #[test]
     fn whoever_was_added_and_never_started_goes_on_where_it_stopped() {
-        let members = [member(1, "n1", "http://a:1"), member(4, "", "http://d:1")];
-        for replace in [None, Some("n2")] {
-            let step = next_step(&members, &wanted(replace), None);
-            let Ok(Step::Start(admitted)) = step else { panic!("it may start, not {step:?}") };
-            assert_eq!(admitted.id, 4);
+        let [n1, n2] = [member(1, "n1", "http://a:1"), member(2, "n2", "http://b:1")];
+        let members = [n1, member(4, "", "http://d:1"), n2];
+        let admitted = started(next_step(&members, &wanted(None), None));
+        assert_eq!((admitted.id, admitted.note), (4, None));
+        assert_eq!(admitted.initial_cluster, "n1=http://a:1,n2=http://b:1,n4=http://d:1");
+        // Whoever is to go goes first.
+        let replacing = wanted(Some("n2"));
+        for begun in [None, Some(Removal::Asked(2))] {
+            assert_eq!(next_step(&members, &replacing, begun), Ok(Step::Remove(2)));
+        }
+        for begun in [Removal::Asked(2), Removal::Done(2)] {
+            let admitted = started(next_step(&members[..2], &replacing, Some(begun)));
+            assert_eq!((admitted.id, admitted.note), (4, None));
             assert_eq!(admitted.initial_cluster, "n1=http://a:1,n4=http://d:1");
         }
+        // It is itself the one that is named.
+        assert_eq!(started(next_step(&members, &wanted(Some("4")), None)).note, None);
+    }
+
+    #[test]
+    fn a_replace_that_named_nobody_is_told() {
+        let members = [member(1, "n1", "http://a:1"), member(4, "", "http://d:1")];
+        let note = started(next_step(&members, &wanted(Some("n2")), None)).note.expect("told");
+        assert!(note.starts_with("nobody was removed: no member is called n2"), "{note}");
+        next_step(&members[..1], &wanted(Some("n2")), None).expect_err("nothing begun");
+    }
+
+    /// Trap: the name of whoever has not started is empty.
+    #[test]
+    fn nobody_is_called_nothing() {
+        let members = [member(1, "n1", "http://a:1"), member(5, "", "http://e:1")];
+        next_step(&members, &wanted(Some("")), None).expect_err("that is somebody else");
+        assert_eq!(next_step(&members, &wanted(Some("5")), None), Ok(Step::Remove(5)));
     }
 
     #[test]

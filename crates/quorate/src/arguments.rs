@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use simulator::Profile;
@@ -175,7 +176,7 @@ pub(crate) struct JoinOptions {
     #[arg(long)]
     pub(crate) learner: bool,
     /// Name or id of a member to remove for ever, whose place this node takes.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) replace: Option<String>,
     /// How the members let it in.
     #[command(flatten)]

@@ -37,6 +37,9 @@ pub(crate) fn run(options: JoinOptions) -> Result<(), Failure> {
                 return Err(refusal);
             }
         };
+        if let Some(note) = &admitted.note {
+            eprintln!("quorate: {note}");
+        }
         if admitted.learner {
             eprintln!(
                 "{} joins as a learner: it receives everything and does not vote; to let it vote, \

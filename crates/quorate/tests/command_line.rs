@@ -74,6 +74,7 @@ fn what_is_out_of_bounds_is_named() {
     refused(&["dev", "--nodes", "0"], &[], &["1 to 5"]);
     refused(&["dev", "--nodes", "6"], &[], &["1 to 5"]);
     refused(&["dev", "--offset", "50000"], &[], &["72379", "65535"]);
+    refused(&["join", "--from", "127.0.0.1:2379", "--replace", ""], &[], &["--replace"]);
     refused(&["start", "--etcd", "localhost"], &[], &["etcd", "127.0.0.1:2379"]);
     refused(&["start", "--front-ends", "0"], &[], &["front-ends"]);
     refused(&["start", "--heartbeat-ms", "soon"], &[], &["heartbeat-ms", "soon"]);
