@@ -212,7 +212,7 @@ impl Node {
         shared.learner.store(standing == Standing::Learner, std::sync::atomic::Ordering::Release);
         shared.note_standing();
         let handle = NodeHandle { shared: Arc::clone(&shared) };
-        let ending = Ending::new(handle.clone());
+        let ending = Ending::new(handle.clone(), directory.path());
         let core = core_config(config, identity, &shared.identity);
 
         let applier = Applier::open(&core, Arc::clone(&engine))?;
@@ -664,19 +664,12 @@ fn network(
     let contacts: Vec<_> = known.iter().map(|member| member.id).collect();
     let handle = NodeHandle { shared: Arc::clone(shared) };
     let members = ConsistentCoreDirectory { handle, known };
-    let (ending, path) = (ending.clone(), config.data_dir.clone());
-    let core = shared.log.clone();
-    let on_expelled = Box::new(move |why| {
-        if matches!(why, Expelled::Removed { .. }) {
-            if let Err(error) = DataDirectory::member_is_removed(&path) {
-                tracing::error!("{error}");
-            }
-            // The core answers whoever asked for that here, and then stops.
-            if core.offer(LogEvent::Removed.into(), 0).is_ok() {
-                return;
-            }
-        }
-        ending.fail(expulsion(own, why));
+    let (ending, core) = (ending.clone(), shared.log.clone());
+    let on_expelled = Box::new(move |why| match why {
+        Expelled::OtherDirectory { .. } => ending.fail(expulsion(own, why)),
+        // The core answers whoever asked for that here, and then stops.
+        Expelled::Removed { .. } if core.offer(LogEvent::Removed.into(), 0).is_ok() => {}
+        Expelled::Removed { .. } => ending.removed(expulsion(own, why)),
     });
     let (log, meters) = (shared.log.clone(), Arc::clone(&shared.meters));
     let network = PeerNetwork::new(local, Box::new(members), log, meters, tls, on_expelled);

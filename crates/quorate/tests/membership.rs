@@ -229,7 +229,7 @@ fn members_come_and_go_for_good_and_nothing_acknowledged_is_lost() {
         let mut again = world.run(2, &found);
         assert_eq!(ended(&world, 2, &mut again).await.code(), Some(1));
         let last = world.said(2).lines().last().unwrap_or("").to_owned();
-        assert!(last.contains("removed from"), "{last}");
+        assert!(last.contains("is of a member that was removed from its cluster"), "{last}");
         count.check(&world, &[1, 3, 4]).await;
 
         n3.0.kill().expect("killed");

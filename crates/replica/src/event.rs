@@ -161,6 +161,9 @@ pub enum LogEffect {
         /// No group needs anybody else: who was removed may be told so.
         settled: bool,
     },
+    /// This member was removed from the cluster, which its data directory must remember, and the
+    /// node must stop; the sentence says so.
+    Removed(String),
     /// The node must stop; the sentence says why and what to do.
     Fatal(String),
 }

@@ -191,7 +191,9 @@ impl World {
                 }
             }
             LogEffect::Peers { .. } => {}
-            LogEffect::Fatal(sentence) => self.on_fatal(slot, &sentence),
+            LogEffect::Fatal(sentence) | LogEffect::Removed(sentence) => {
+                self.on_fatal(slot, &sentence);
+            }
         }
     }
 

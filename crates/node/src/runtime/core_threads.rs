@@ -1,6 +1,7 @@
 //! The loops of the core's threads: drain, let the machine work, route what it wants done.
 
 use super::round_trips::RoundTrips;
+use crate::data_directory::DataDirectory;
 use crate::handle::{NodeHandle, Shared};
 use crate::log_disk::LogDisk;
 use crate::peers::PeerNetwork;
@@ -9,6 +10,7 @@ use crate::{LogInput, monotonic_now, wall_now};
 use clocks::{GroupId, LogIndex};
 use replica::{Applier, ApplierEffect, ApplierEvent, LogEffect, LogEvent, LogMachine, PeerMessage};
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -26,6 +28,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Ending {
     handle: NodeHandle,
+    data_dir: Arc<Path>,
     state: Arc<(Mutex<EndState>, Condvar)>,
 }
 
@@ -36,8 +39,8 @@ struct EndState {
 }
 
 impl Ending {
-    pub(super) fn new(handle: NodeHandle) -> Ending {
-        Ending { handle, state: Arc::default() }
+    pub(super) fn new(handle: NodeHandle, data_dir: &Path) -> Ending {
+        Ending { handle, data_dir: data_dir.into(), state: Arc::default() }
     }
 
     /// Gives others the lead before the node stops, if they take it soon; an election timeout later
@@ -67,6 +70,14 @@ impl Ending {
     pub(super) fn fail(&self, sentence: String) {
         tracing::error!("{sentence}");
         self.end(Some(sentence));
+    }
+
+    /// The member was removed from its cluster: the node must stop, and its directory remembers.
+    pub(super) fn removed(&self, sentence: String) {
+        if let Err(error) = DataDirectory::member_is_removed(&self.data_dir) {
+            tracing::error!("{error}");
+        }
+        self.fail(sentence);
     }
 
     fn end(&self, failure: Option<String>) {
@@ -212,6 +223,7 @@ impl LogThread {
                 self.network.connect_to(members);
                 self.network.tell_removed(settled);
             }
+            LogEffect::Removed(sentence) => self.ending.removed(sentence),
             LogEffect::Fatal(sentence) => self.ending.fail(sentence),
         }
     }

@@ -137,6 +137,19 @@ fn a_single_node_serves_at_once_and_remembers() {
     node.stop().expect("stops");
 }
 
+/// However a member hears of it: from its own log, or from a peer.
+#[test]
+fn a_removed_member_remembers_it() {
+    let plan = Plan::new([24_005]);
+    let node = plan.start(0);
+    write(&node, "key", "value");
+    node.handle().shared.log.push(LogEvent::Removed.into());
+    let why = node.wait().expect_err("it must stop");
+    assert!(why.contains("was removed from the cluster and stops"), "{why}");
+    let Err(refusal) = Node::start(&plan.config(0)) else { panic!("it should be refused") };
+    assert!(refusal.contains("is of a member that was removed"), "{refusal}");
+}
+
 #[test]
 fn a_second_start_and_taken_ports_are_refused_in_plain_sentences() {
     let plan = Plan::new([24_010]);

@@ -453,10 +453,11 @@ impl LogMachine {
             self.reply(adoption.request, result);
         }
         let node = self.config.node;
-        self.fatal(format!(
+        self.stopped = true;
+        self.effects.push_back(LogEffect::Removed(format!(
             "member {node} was removed from the cluster and stops; its data is of no more use: to \
              bring this machine back, add it as a new member and start it on an empty directory"
-        ));
+        )));
     }
 
     pub(super) fn on_transfer_leadership(

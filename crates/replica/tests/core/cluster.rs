@@ -8,7 +8,7 @@ use replica::{
     Applier, ApplierEffect, ApplierEvent, Ask, CoreConfig, LogEffect, LogEvent, LogMachine,
     PeerMessage, ReplicaLimits, ReplicationWindow, Reply, Request, RequestError, RequestId,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use store::command::{Command, ListedMember, Member, MembershipCommand, Put};
@@ -83,6 +83,8 @@ pub(crate) struct Cluster {
     answered: BTreeMap<RequestId, Result<Reply, RequestError>>,
     /// Members that stopped by themselves, and why.
     pub(crate) fatal: BTreeMap<NodeId, String>,
+    /// Of these, whoever stopped because it knows that it was removed.
+    pub(crate) removed: BTreeSet<NodeId>,
     next_request: u64,
     limits: ReplicaLimits,
 }
@@ -157,8 +159,21 @@ impl Cluster {
         };
         let nodes = (1..=size).map(start).collect();
         let (network, cut, deaf, sent) = (VecDeque::new(), Vec::new(), Vec::new(), Vec::new());
-        let (fatal, answered) = (BTreeMap::new(), BTreeMap::new());
-        Cluster { nodes, network, cut, deaf, sent, now, answered, fatal, next_request: 1, limits }
+        let (fatal, removed, answered) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        let next_request = 1;
+        Cluster {
+            nodes,
+            network,
+            cut,
+            deaf,
+            sent,
+            now,
+            answered,
+            fatal,
+            removed,
+            next_request,
+            limits,
+        }
     }
 
     /// Lets time pass, a millisecond at a time; everything sent arrives within it.
@@ -231,6 +246,10 @@ impl Cluster {
                 }
                 LogEffect::RoleChanged { .. } | LogEffect::Peers { .. } => {}
                 LogEffect::Fatal(why) => fatal = Some(why),
+                LogEffect::Removed(why) => {
+                    self.removed.insert(id);
+                    fatal = Some(why);
+                }
             }
         }
         while let Some(effect) = node.applier.poll() {

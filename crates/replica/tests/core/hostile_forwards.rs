@@ -60,6 +60,6 @@ fn only_members_are_believed_that_this_one_was_removed() {
         let message = PeerMessage::Removed;
         node.log.handle(LogEvent::Peer { from, message }, cluster.now, &mut node.disk);
         cluster.run(10);
-        assert_eq!(cluster.fatal.contains_key(&at), stops, "the word of {from}");
+        assert_eq!(cluster.removed.contains(&at), stops, "the word of {from}");
     }
 }

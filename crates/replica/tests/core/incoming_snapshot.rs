@@ -88,7 +88,7 @@ impl Follower {
                     LogEffect::Applier(ApplierEvent::WriteSnapshot { chunk, .. }) => {
                         self.chunks.push(chunk);
                     }
-                    LogEffect::Fatal(why) => panic!("{why}"),
+                    LogEffect::Fatal(why) | LogEffect::Removed(why) => panic!("{why}"),
                     _ => {}
                 }
             }

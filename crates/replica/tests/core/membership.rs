@@ -193,6 +193,7 @@ fn a_removed_member_says_so_and_stops_and_disturbs_nobody() {
     cluster.run(5_000);
     let why = cluster.fatal.get(&gone).expect("it was told");
     assert!(why.contains("was removed from the cluster"), "{why}");
+    assert!(cluster.removed.contains(&gone));
     assert_eq!(cluster.nodes[&others[0]].log.status().groups[1].term, term, "no election");
     cluster.put(others[0], "key", "value").unwrap();
 }
@@ -205,7 +206,7 @@ fn a_leader_that_is_removed_hands_over_and_stops() {
     let members = cluster.change(leader, remove(leader)).unwrap();
     assert_eq!(members.len(), 2);
     cluster.run(3_000);
-    assert!(cluster.fatal.contains_key(&leader), "{:?}", cluster.fatal);
+    assert!(cluster.removed.contains(&leader), "{:?}", cluster.fatal);
     let left: Vec<u64> = cluster.nodes.keys().map(|id| id.0).collect();
     assert_voters(&cluster, &left);
     cluster.put(NodeId(left[0]), "key", "value").unwrap();
@@ -220,7 +221,7 @@ fn the_second_of_two_can_be_removed() {
     cluster.change(leader, remove(other)).unwrap();
     cluster.run(3_000);
     assert_voters(&cluster, &[leader.0]);
-    assert!(cluster.fatal.contains_key(&other));
+    assert!(cluster.removed.contains(&other));
     assert_eq!(
         cluster.change(leader, remove(leader)),
         refused(MembershipRefusal::NotEnoughStarted),
@@ -321,7 +322,7 @@ fn a_change_asked_for_in_a_minority_does_not_happen_until_it_heals() {
     let listed = cluster.nodes[&leader].applier.reader(CORE).listed_members().unwrap();
     let ids: BTreeSet<NodeId> = listed.iter().map(|listed| listed.member.id).collect();
     assert!(!ids.contains(&others[0]));
-    assert!(cluster.fatal.contains_key(&others[0]), "{:?}", cluster.fatal);
+    assert!(cluster.removed.contains(&others[0]), "{:?}", cluster.fatal);
     cluster.put(leader, "key", "value").unwrap();
 }
 
@@ -470,4 +471,5 @@ fn a_member_told_by_a_peer_that_it_was_removed_stops() {
     node.log.handle(LogEvent::Removed, now, &mut node.disk);
     cluster.settle();
     assert!(cluster.fatal[&gone].contains("add it as a new member"));
+    assert!(cluster.removed.contains(&gone));
 }
