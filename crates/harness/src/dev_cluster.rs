@@ -17,7 +17,7 @@ use crate::dev_directory::{self, Layout, Place};
 use crate::local_certificates::LocalCertificates;
 use crate::local_cluster::LocalCluster;
 use crate::member_process::{MemberSpec, Output, Server};
-use crate::port_plan::MemberAddresses;
+use crate::port_plan::{self, MemberAddresses};
 
 /// How long the cluster may take to elect its first leader.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -64,10 +64,7 @@ pub async fn run(plan: &DevPlan) -> Result<(), String> {
     let directory = std::path::absolute(&plan.data_dir).map_err(|error| error.to_string())?;
     let specs = specs(&plan.layout, &directory);
     refuse_taken_ports(&specs)?;
-    // All of them before the first one runs: a start that is cut off knows them again.
-    for (name, place) in &plan.layout.members {
-        dev_directory::record(&directory.join(name), place)?;
-    }
+    plan.layout.record(&directory)?;
     for name in &plan.layout.removed {
         complain(&format!("{name} was removed from the cluster and is left out"));
     }
@@ -124,17 +121,16 @@ fn listen(kind: SignalKind) -> Result<Signal, String> {
 
 /// Whoever listens there would answer in the members' place, and the cluster look ready.
 pub(crate) fn refuse_taken_ports(members: &[MemberSpec]) -> Result<(), String> {
-    let addresses = members.iter().map(|member| &member.addresses);
-    let listeners = addresses.flat_map(|member| [&member.etcd, &member.peer, &member.admin]);
-    for address in listeners {
-        match TcpListener::bind(address) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                return Err(format!(
-                    "{address} is in use by another process: stop that one, or say --offset N"
-                ));
+    let is_new = !members.iter().any(|member| dev_directory::has_run(&member.data_dir));
+    for MemberSpec { name, addresses, .. } in members {
+        for address in [&addresses.etcd, &addresses.peer, &addresses.admin] {
+            match TcpListener::bind(address) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                    return Err(port_plan::taken(address, (!is_new).then_some(name)));
+                }
+                Err(error) => return Err(format!("cannot listen on {address}: {error}")),
+                Ok(_) => {}
             }
-            Err(error) => return Err(format!("cannot listen on {address}: {error}")),
-            Ok(_) => {}
         }
     }
     Ok(())
@@ -218,9 +214,7 @@ impl DevCluster<'_> {
             self.restart_at[member] = Some(Instant::now() + RESTART_DELAY);
             return Ok(());
         }
-        let (program, arguments) =
-            self.cluster.spec(member).command_line(self.cluster.server(member));
-        let command = format!("{} {}", program.display(), arguments.join(" "));
+        let command = command(self.cluster.spec(member), self.cluster.server(member));
         complain(&format!("{who} ended with {how}; to start it again:\n  {command}"));
         if self.cluster.running() == 0 {
             return Err("all nodes have ended; the same command starts them again".to_owned());
@@ -272,12 +266,12 @@ impl DevCluster<'_> {
             return Ok(String::new());
         };
         let (Server::Quorate { binary, .. } | Server::Etcd { binary }) = self.cluster.server(0);
-        let program = shell_word(binary);
+        let program = shell_path(binary);
         let mut text = String::new();
         let mut line = |words: String| writeln!(text, "{words}").map_err(|e| e.to_string());
         let (access, scheme) = match &self.cluster.spec(0).certificates {
             None => (String::new(), ""),
-            Some(files) => (format!(" --cacert={}", shell_word(&files.authority)), "https://"),
+            Some(files) => (format!(" --cacert={}", shell_path(&files.authority)), "https://"),
         };
         let user = self.root_password.iter().map(|password| format!(" --user=root:{password}"));
         let access = access + &user.collect::<String>();
@@ -322,26 +316,39 @@ fn join(
     certificates: Option<&LocalCertificates>,
 ) -> String {
     let Place { name, addresses: MemberAddresses { etcd, peer, admin } } = place;
-    let data_dir = shell_word(data_dir);
+    let [name, etcd, peer, admin] = [name, etcd, peer, admin].map(|word| shell_word(word));
+    let data_dir = shell_path(data_dir);
     let tls = certificates.map(LocalCertificates::arguments).unwrap_or_default();
-    let tls: String = tls.iter().map(|word| format!(" {}", shell_word(Path::new(word)))).collect();
+    let tls: String = tls.iter().map(|word| format!(" {}", shell_word(word))).collect();
     format!(
         "join --from {from} --name {name} --data-dir {data_dir} --etcd {etcd} --peer {peer} \
          --admin {admin}{tls}"
     )
 }
 
-/// A path as a shell takes it for one word.
-fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
-    if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+/// What starts a member again, in a shell.
+fn command(member: &MemberSpec, server: &Server) -> String {
+    let (program, arguments) = member.command_line(server);
+    let arguments = arguments.iter().map(|word| shell_word(word));
+    [shell_path(&program)].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+fn shell_path(path: &Path) -> String {
+    shell_word(&path.display().to_string())
+}
+
+/// A text as a shell takes it for one word.
+fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.:,=".contains(&byte);
+    match !text.is_empty() && text.bytes().all(plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port_plan;
 
     #[test]
     fn a_port_that_is_taken_is_refused() {
@@ -351,12 +358,43 @@ mod tests {
         let addresses = MemberAddresses { etcd: free(), peer: address.clone(), admin: free() };
         let place = Place { name: "n1".to_owned(), addresses };
         let members = vec![("n1".to_owned(), place)];
-        let layout = Layout { members, removed: Vec::new(), next: None };
-        let specs = specs(&layout, Path::new("/data"));
+        let abandoned = Vec::new();
+        let layout = Layout { members, removed: Vec::new(), next: None, abandoned };
+        let root = std::env::temp_dir().join(format!("quorate-ports-{}", std::process::id()));
+        let specs = specs(&layout, &root);
         let refusal = refuse_taken_ports(&specs).expect_err("somebody listens");
         assert!(refusal.starts_with(&format!("{address} is in use")), "{refusal}");
+        assert!(refusal.ends_with("or say --offset N"), "{refusal}");
+        // Once it has run, it stays where it is.
+        std::fs::create_dir_all(root.join("n1")).expect("made");
+        std::fs::write(root.join("n1/identity"), "").expect("written");
+        let refusal = refuse_taken_ports(&specs).expect_err("somebody listens");
+        std::fs::remove_dir_all(&root).expect("the test's own directory");
+        let expected = format!("{address} is in use: n1 seems to run already; stop it first");
+        assert_eq!(refusal, expected);
         drop(taken);
         assert_eq!(refuse_taken_ports(&specs), Ok(()));
+    }
+
+    #[test]
+    fn a_command_that_is_shown_can_be_pasted() {
+        let addresses = port_plan::of(1, 0).expect("it fits");
+        let place = Place { name: "it's mine".to_owned(), addresses };
+        let members = vec![("n1".to_owned(), place)];
+        let (removed, abandoned) = (Vec::new(), Vec::new());
+        let layout = Layout { members, removed, next: None, abandoned };
+        let specs = specs(&layout, Path::new("/my data"));
+        let binary = PathBuf::from("/my programs/quorate");
+        let server = Server::Quorate { binary, options: vec![String::new()] };
+        let expected = [
+            r"'/my programs/quorate' start --name 'it'\''s mine' --data-dir '/my data/n1'",
+            "--etcd 127.0.0.1:2379 --peer 127.0.0.1:2380 --admin 127.0.0.1:2381",
+            r"--initial-cluster 'it'\''s mine=127.0.0.1:2380' ''",
+        ];
+        assert_eq!(command(&specs[0], &server), expected.join(" "));
+        let (_, place) = &layout.members[0];
+        let join = join("127.0.0.1:2379", place, Path::new("/n4"), None);
+        assert!(join.contains(r" --name 'it'\''s mine' "), "{join}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::port_plan;
 use crate::seeded_choice::SeededChoice;
 use crate::socket_owner;
 
@@ -99,11 +100,7 @@ impl LinkProxies {
         let mut doors = Vec::new();
         for (proxy, member) in proxies.iter().zip(members) {
             let listener = bind(proxy).map_err(|error: io::Error| match error.kind() {
-                io::ErrorKind::AddrInUse => {
-                    format!(
-                        "{proxy} is in use by another process: stop that one, or say --offset N"
-                    )
-                }
+                io::ErrorKind::AddrInUse => port_plan::taken(proxy, None),
                 _ => format!("cannot listen on {proxy}: {error}"),
             })?;
             doors.push((listener, member.clone()));

@@ -54,6 +54,17 @@ pub fn offset_of(number: usize, addresses: &MemberAddresses) -> Option<u16> {
     (of(number, offset).as_ref() == Ok(addresses)).then_some(offset)
 }
 
+/// What is said of an address that somebody else listens on: the ports of a node that has run, by
+/// this name, cannot be chosen any more.
+pub(crate) fn taken(address: &str, has_run: Option<&str>) -> String {
+    match has_run {
+        Some(name) => format!("{address} is in use: {name} seems to run already; stop it first"),
+        None => {
+            format!("{address} is in use by another process: stop that one, or say --offset N")
+        }
+    }
+}
+
 fn addresses(member: usize, offset: u16) -> Result<MemberAddresses, String> {
     Ok(MemberAddresses {
         etcd: address(member, offset, ETCD_PORT)?,
