@@ -29,7 +29,7 @@ use clocks::NodeId;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The mark that the log was made.
 const LOG_MADE: &str = "log-made";
@@ -38,14 +38,17 @@ const FIXTURES: &str = "fixtures";
 /// The mark that the member was removed from its cluster.
 const REMOVED: &str = "removed";
 
+/// The identity, until it is whole.
+const IDENTITY_NEW: &str = "identity.new";
+
 /// A data directory in use; the lock goes with it.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
     identity: Option<DirectoryIdentity>,
-    /// Levels of the path that were made for it.
-    made: usize,
-    _lock: File,
+    /// Levels of the path that were made for it, the innermost first.
+    made: Vec<PathBuf>,
+    lock: Lock,
 }
 
 impl DataDirectory {
@@ -83,7 +86,7 @@ impl DataDirectory {
             close_to_others(path)
                 .map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
         }
-        Ok(DataDirectory { path: path.to_owned(), identity, made, _lock: lock })
+        Ok(DataDirectory { path: path.to_owned(), identity, made, lock })
     }
 
     /// Whose it is; nobody's if it is new.
@@ -118,15 +121,18 @@ impl DataDirectory {
     /// Ends a start that was refused: a directory in which nothing but the lock was written is left
     /// as it was found. What cannot be removed stays, and is in nobody's way.
     pub(crate) fn give_back(self) {
-        let only_lock =
-            |entries: std::fs::ReadDir| entries.flatten().all(|entry| entry.file_name() == "lock");
-        if self.identity.is_some() || !std::fs::read_dir(&self.path).is_ok_and(only_lock) {
+        let is_nothing = |name: std::ffi::OsString| name == "lock" || name == IDENTITY_NEW;
+        let only_lock = |entries: std::fs::ReadDir| {
+            entries.flatten().all(|entry| is_nothing(entry.file_name()))
+        };
+        let is_ours = self.identity.is_none() && self.lock.made;
+        if !is_ours || !std::fs::read_dir(&self.path).is_ok_and(only_lock) {
             return;
         }
         // Still locked: whoever opened this file meanwhile finds that it is another one (`lock`).
         let remove = || {
             std::fs::remove_file(self.path.join("lock"))?;
-            self.path.ancestors().take(self.made).try_for_each(std::fs::remove_dir)
+            self.made.iter().try_for_each(std::fs::remove_dir)
         };
         drop(remove());
     }
@@ -197,7 +203,11 @@ fn replace_durably(path: &Path, name: &str, text: &str) -> Result<(), String> {
         std::fs::rename(&unfinished, path.join(name))?;
         File::open(path)?.sync_all()
     };
-    write().map_err(|error| format!("cannot write {}: {error}", unfinished.display()))
+    write().map_err(|error| {
+        // It is ours, and of no use; if it stays, it is in nobody's way.
+        drop(std::fs::remove_file(&unfinished));
+        format!("cannot write {}: {error}", unfinished.display())
+    })
 }
 
 /// An empty file, durably.
@@ -231,12 +241,25 @@ fn holds_a_segment(log: &Path) -> bool {
     std::fs::read_dir(log).is_ok_and(|entries| entries.flatten().any(is_segment))
 }
 
-fn lock(path: &Path) -> Result<File, String> {
+#[derive(Debug)]
+struct Lock {
+    _file: File,
+    /// The file is of this process's making.
+    made: bool,
+}
+
+fn lock(path: &Path) -> Result<Lock, String> {
     let place = path.join("lock");
     let cannot = |error: Error| format!("cannot lock {}: {error}", place.display());
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
-    let mut file = options.open(&place).map_err(cannot)?;
+    options.read(true).write(true).mode(FILE_MODE);
+    let (made, mut file) = match options.clone().create_new(true).open(&place) {
+        Ok(file) => (true, file),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            (false, options.open(&place).map_err(cannot)?)
+        }
+        Err(error) => return Err(cannot(error)),
+    };
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -260,18 +283,33 @@ fn lock(path: &Path) -> Result<File, String> {
     }
     file.set_len(0).map_err(cannot)?;
     writeln!(file, "{}", std::process::id()).map_err(cannot)?;
-    Ok(file)
+    Ok(Lock { _file: file, made })
 }
 
 /// Makes the directory and those above it that are missing; all of them survive power loss.
-/// Returns how many it made.
-fn create_durably(path: &Path) -> Result<usize, Error> {
-    let is_missing = |level: &&Path| !level.as_os_str().is_empty() && !level.exists();
-    let missing = path.ancestors().take_while(is_missing).count();
+/// Returns those that it made, the innermost first.
+fn create_durably(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let resolved = resolved(path)?;
+    let missing = resolved.ancestors().take_while(|level| !level.exists());
+    let missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
     create_directory(path)?;
-    let path = path.canonicalize()?;
-    path.ancestors().skip(1).take(missing).try_for_each(|above| File::open(above)?.sync_all())?;
+    let mut above = resolved.ancestors().skip(1).take(missing.len());
+    above.try_for_each(|above| File::open(above)?.sync_all())?;
     Ok(missing)
+}
+
+/// Absolute and without `..`. A level that is missing will be a directory, and no link.
+fn resolved(path: &Path) -> Result<PathBuf, Error> {
+    let mut resolved = PathBuf::new();
+    for component in std::path::absolute(path)?.components() {
+        if component == Component::ParentDir {
+            resolved = resolved.canonicalize().unwrap_or(resolved);
+            resolved.pop();
+        } else {
+            resolved.push(component);
+        }
+    }
+    Ok(resolved)
 }
 
 /// Unpredictable bytes, for ids and seeds.
@@ -371,6 +409,37 @@ mod tests {
         std::fs::remove_file(path.join("notes")).expect("removed");
         made(&path).give_back();
         assert!(path.join("identity").exists(), "it is somebody's");
+    }
+
+    #[test]
+    fn a_refused_start_removes_nothing_that_was_there() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("n1");
+        let open = |path: &Path| DataDirectory::open(path).expect("new");
+        std::fs::create_dir(&path).expect("made");
+        std::fs::write(path.join("lock"), "").expect("another program's");
+        open(&path).give_back();
+        assert!(path.join("lock").exists());
+        std::fs::remove_file(path.join("lock")).expect("removed");
+        // By way of what is not there: all of this path was missing, and most of it existed.
+        open(&root.path().join("none/../n1/new")).give_back();
+        assert!(path.exists() && !path.join("new").exists());
+    }
+
+    #[test]
+    fn an_identity_that_could_not_be_written_is_in_nobodys_way() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("n1");
+        let mut directory = DataDirectory::open(&path).expect("new");
+        std::fs::create_dir(path.join("identity")).expect("in its way");
+        directory.record(CLUSTER, NODE, Vec::new()).expect_err("it cannot be written");
+        assert!(!path.join(IDENTITY_NEW).exists());
+        std::fs::remove_dir(path.join("identity")).expect("removed");
+        // As a crash leaves it.
+        std::fs::write(path.join(IDENTITY_NEW), "").expect("written");
+        DataDirectory::refuse_if_not_empty(&path).expect("as good as empty");
+        directory.give_back();
+        assert!(!path.join("lock").exists());
     }
 
     #[test]

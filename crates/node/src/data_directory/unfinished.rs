@@ -4,7 +4,7 @@
 //! Invariants: the mark is durable before the first step and goes after the last one; each step
 //! may be done again.
 
-use super::{DataDirectory, FIXTURES, KnownMember, LOG_MADE, mark, replace_durably};
+use super::{DataDirectory, FIXTURES, IDENTITY_NEW, KnownMember, LOG_MADE, mark, replace_durably};
 use clocks::NodeId;
 use std::fs::File;
 use std::io::{Error, ErrorKind};
@@ -45,9 +45,9 @@ impl DataDirectory {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
         };
-        // Of a fresh file system; of a first start that was refused; of a mark that could not be
-        // written.
-        let nothing = ["lost+found", "lock", FIXTURES, UNFINISHED_NEW];
+        // Of a fresh file system; of a first start that was refused; of a mark or an identity that
+        // could not be written.
+        let nothing = ["lost+found", "lock", FIXTURES, UNFINISHED_NEW, IDENTITY_NEW];
         let is_nothing = |name: &std::ffi::OsStr| nothing.iter().any(|nothing| name == *nothing);
         let mut held = entries.flatten().filter(|entry| !is_nothing(&entry.file_name()));
         match held.next() {
