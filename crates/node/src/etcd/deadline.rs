@@ -38,10 +38,15 @@ impl Deadline {
         Deadline { timeout: self.timeout.saturating_sub(elapsed), ..self }
     }
 
+    /// What it is to the caller that the time is over, if it is not the caller's own.
+    pub(super) fn over(self, otherwise: ProtocolError) -> ProtocolError {
+        if self.set_by_client { DEADLINE_EXCEEDED } else { otherwise }
+    }
+
     /// What a failed request is to its caller.
     pub(super) fn explain(self, error: RequestError) -> ProtocolError {
         match error {
-            RequestError::TimedOut if self.set_by_client => DEADLINE_EXCEEDED,
+            RequestError::TimedOut => self.over(error.into()),
             error => error.into(),
         }
     }

@@ -18,6 +18,7 @@ use crate::NodeHandle;
 use clocks::{GroupId, Term};
 use prost::Message;
 use std::sync::Arc;
+use std::time::Instant;
 use store::command::{Command, Txn, TxnOp};
 use store::range::{KeyRange, Range, Revision};
 use store::reply::{Outcome, StoreError};
@@ -70,18 +71,25 @@ impl KeyspaceService {
         outcome.map_err(|error| refusal::status(deadline.explain(error)))
     }
 
-    /// Waits until local reads are as current as asked for.
+    /// How long a call with these headers may take.
+    pub(super) fn deadline(&self, metadata: &MetadataMap) -> Deadline {
+        Deadline::of(metadata, &self.handle)
+    }
+
+    /// Waits until local reads are as current as asked for. Returns what is left of the call's
+    /// time.
     pub(super) async fn settle(
         &self,
-        metadata: &MetadataMap,
+        deadline: Deadline,
         consistency: Consistency,
-    ) -> Result<(), Status> {
+    ) -> Result<Deadline, Status> {
         match consistency {
-            Consistency::Serializable => Ok(()),
+            Consistency::Serializable => Ok(deadline),
             Consistency::Linearizable => {
-                let deadline = Deadline::of(metadata, &self.handle);
+                let begun = Instant::now();
                 let barrier = self.handle.read_barrier(GroupId::KEYSPACE, deadline.timeout).await;
-                barrier.map_err(|error| refusal::status(deadline.explain(error)))
+                barrier.map_err(|error| refusal::status(deadline.explain(error)))?;
+                Ok(deadline.after(begun.elapsed()))
             }
         }
     }
@@ -89,14 +97,14 @@ impl KeyspaceService {
     /// Reads from a snapshot taken now; a large read waits for its turn as long as the call may.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        metadata: &MetadataMap,
+        deadline: Deadline,
         size: impl FnOnce(&Reader) -> Result<ReadSize, StoreFailure>,
         read: impl FnOnce(&Reader) -> ReadResult<T> + Send + 'static,
     ) -> Result<T, Status> {
         let result = match self.read_here(size, read) {
             Ok(result) => result,
             Err(read) => {
-                let permit = self.turn(&self.large_reads, metadata).await?;
+                let permit = self.turn(&self.large_reads, deadline).await?;
                 let handle = self.handle.clone();
                 let run = move || {
                     // Until it ends, whoever waits for it.
@@ -117,12 +125,11 @@ impl KeyspaceService {
     async fn turn(
         &self,
         places: &Arc<Semaphore>,
-        metadata: &MetadataMap,
+        deadline: Deadline,
     ) -> Result<OwnedSemaphorePermit, Status> {
-        let deadline = Deadline::of(metadata, &self.handle);
         let place = Arc::clone(places).acquire_owned();
         let place = tokio::time::timeout(deadline.timeout, place).await;
-        let place = place.map_err(|_| refusal::status(TOO_MANY_REQUESTS))?;
+        let place = place.map_err(|_| refusal::status(deadline.over(TOO_MANY_REQUESTS)))?;
         place.map_err(|_| Status::unavailable("quorate: stopping"))
     }
 
@@ -162,7 +169,7 @@ impl Kv for KeyspaceService {
             return Err(refusal::status(NOT_SUPPORTED_FOR_LEARNER));
         }
         let (range, consistency) = request::range(message).map_err(refusal::status)?;
-        self.settle(&metadata, consistency).await?;
+        let deadline = self.settle(self.deadline(&metadata), consistency).await?;
         let asked = range.clone();
         let size = move |reader: &Reader| ReadSize::of_range(reader, &asked);
         let handle = self.handle.clone();
@@ -172,7 +179,7 @@ impl Kv for KeyspaceService {
             Ok(()) => reader.range(&range),
             Err(refusal) => Ok(Err(refusal)),
         };
-        let reply = self.read(&metadata, size, read).await?;
+        let reply = self.read(deadline, size, read).await?;
         self.admit(self.answerer().range(self.term(), reply))
     }
 
@@ -189,8 +196,9 @@ impl Kv for KeyspaceService {
             return Err(refusal::status(NOT_SUPPORTED_FOR_LEARNER));
         }
         let (range, consistency) = request::range_stream(message).map_err(refusal::status)?;
-        let permit = self.turn(&self.range_streams, &metadata).await?;
-        self.settle(&metadata, consistency).await?;
+        let (deadline, begun) = (self.deadline(&metadata), Instant::now());
+        let permit = self.turn(&self.range_streams, deadline).await?;
+        self.settle(deadline.after(begun.elapsed()), consistency).await?;
         let reader = self.handle.reader(GroupId::KEYSPACE);
         let reader = reader.map_err(|failure| refusal::failed_read(&failure))?;
         admitted
@@ -243,7 +251,7 @@ impl Kv for KeyspaceService {
                 answer(self.answerer().txn(self.term(), outcome))
             }
             TxnPlan::Read(txn, consistency) => {
-                self.settle(&metadata, consistency).await?;
+                let deadline = self.settle(self.deadline(&metadata), consistency).await?;
                 let asked = txn.clone();
                 let size = move |reader: &Reader| ReadSize::of_txn(reader, &asked);
                 let handle = self.handle.clone();
@@ -257,7 +265,7 @@ impl Kv for KeyspaceService {
                         }
                         Err(refusal) => Ok(Err(refusal)),
                     };
-                let (revision, reply) = self.read(&metadata, size, read).await?;
+                let (revision, reply) = self.read(deadline, size, read).await?;
                 self.admit(self.answerer().txn_reply(self.term(), revision, reply))
             }
         }
@@ -269,9 +277,10 @@ impl Kv for KeyspaceService {
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let admitted = Admitted::of(&request);
         let (metadata, _, message) = request.into_parts();
+        let begun = Instant::now();
         let outcome = self.write(&metadata, &admitted, request::compact(&message)).await?;
         if message.physical {
-            let deadline = Deadline::of(&metadata, &self.handle);
+            let deadline = self.deadline(&metadata).after(begun.elapsed());
             let done = self.handle.physically_compacted(message.revision, deadline.timeout).await;
             done.map_err(|error| refusal::status(deadline.explain(error)))?;
         }

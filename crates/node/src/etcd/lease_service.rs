@@ -134,13 +134,14 @@ impl Lease for LeaseService {
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let (admitted, handle) = (Admitted::of(&request), self.handle.clone());
         let (metadata, _, pb::LeaseTimeToLiveRequest { id, keys }) = request.into_parts();
-        self.keyspace.settle(&metadata, Consistency::Linearizable).await?;
+        let deadline = self.keyspace.deadline(&metadata);
+        let deadline = self.keyspace.settle(deadline, Consistency::Linearizable).await?;
         let clock_ms = self.handle.lease_clock_ms();
         let size = if keys { ReadSize::Large } else { ReadSize::Small };
         let (revision, found) = self
             .keyspace
             .read(
-                &metadata,
+                deadline,
                 move |_| Ok(size),
                 move |reader| {
                     let Some(lease) = reader.lease(id)? else {
@@ -166,11 +167,12 @@ impl Lease for LeaseService {
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let (admitted, handle) = (Admitted::of(&request), self.handle.clone());
         let (metadata, _, _) = request.into_parts();
-        self.keyspace.settle(&metadata, Consistency::Linearizable).await?;
+        let deadline = self.keyspace.deadline(&metadata);
+        let deadline = self.keyspace.settle(deadline, Consistency::Linearizable).await?;
         let (revision, leases) = self
             .keyspace
             .read(
-                &metadata,
+                deadline,
                 |_| Ok(ReadSize::Large),
                 move |reader| {
                     let leases = reader.leases().collect::<Result<Vec<_>, _>>()?;

@@ -12,7 +12,6 @@ use replica::{NodeStatus, RequestError};
 use std::sync::Arc;
 use store::KeyspaceHash;
 use tokio::sync::Semaphore;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use wire::etcd::keyspace_reply::Answerer;
 use wire::etcd::{SERVED_CLUSTER_VERSION, SERVED_VERSION, errors, pb};
@@ -32,13 +31,14 @@ impl MaintenanceService {
 
     /// Asks for the role of root, of the cluster as long as it is known who leads it. Without a
     /// leader this member says itself who is root: what is asked for then is what it holds alone.
-    async fn require_root<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    /// Returns what is left of the call's time.
+    async fn require_root<T>(&self, request: &Request<T>) -> Result<Deadline, Status> {
         let admitted = Admitted::of(request);
-        if self.handle.leader(GroupId::KEYSPACE).is_none() {
-            return admitted.require_root(&self.handle);
-        }
         let deadline = Deadline::of(request.metadata(), &self.handle);
-        admitted.require_root_now(&self.handle, deadline).await.map(drop)
+        if self.handle.leader(GroupId::KEYSPACE).is_none() {
+            return admitted.require_root(&self.handle).map(|()| deadline);
+        }
+        admitted.require_root_now(&self.handle, deadline).await
     }
 
     fn header(&self, revision: i64) -> Option<pb::ResponseHeader> {
@@ -52,8 +52,7 @@ impl MaintenanceService {
         Ok(reader.map_err(|failure| refusal::failed_read(&failure))?.revision())
     }
 
-    async fn node_status(&self, metadata: &MetadataMap) -> Result<NodeStatus, Status> {
-        let deadline = Deadline::of(metadata, &self.handle);
+    async fn node_status(&self, deadline: Deadline) -> Result<NodeStatus, Status> {
         let status = self.handle.status(deadline.timeout).await;
         status.map_err(|error| refusal::status(deadline.explain(error)))
     }
@@ -82,7 +81,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
-        let status = self.node_status(request.metadata()).await?;
+        let status = self.node_status(Deadline::of(request.metadata(), &self.handle)).await?;
         let handle = &self.handle;
         let leader = handle.leader(GroupId::KEYSPACE);
         let mut errors = Vec::new();
@@ -117,11 +116,12 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
         use pb::alarm_request::AlarmAction;
-        if request.get_ref().action != AlarmAction::Get as i32 {
-            self.require_root(&request).await?;
-        }
-        let (metadata, _, message) = request.into_parts();
-        let status = self.node_status(&metadata).await?;
+        let deadline = match request.get_ref().action == AlarmAction::Get as i32 {
+            true => Deadline::of(request.metadata(), &self.handle),
+            false => self.require_root(&request).await?,
+        };
+        let message = request.into_inner();
+        let status = self.node_status(deadline).await?;
         let mut alarms = alarms(&status);
         match AlarmAction::try_from(message.action) {
             // As in etcd, whichever member is named.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
+use wire::etcd::keyspace_request::Consistency;
 use wire::etcd::pb;
 
 async fn client(core: &FakeCore) -> KvClient<Channel> {
@@ -243,12 +244,29 @@ fn a_large_read_waits_for_its_turn_no_longer_than_its_call() {
         let others = service.large_reads.acquire_many(all).await.expect("it is open");
         let mut metadata = MetadataMap::new();
         metadata.insert("grpc-timeout", "20m".parse().expect("ascii"));
-        let read = || service.read(&metadata, |_| Ok(ReadSize::Large), |_| Ok(Ok(())));
-        let refused = tokio::time::timeout(Duration::from_secs(3), read()).await;
+        let deadline = service.deadline(&metadata);
+        let read = |deadline| service.read(deadline, |_| Ok(ReadSize::Large), |_| Ok(Ok(())));
+        let refused = tokio::time::timeout(Duration::from_secs(3), read(deadline)).await;
         let refused = refused.expect("long before etcd's own seven seconds").unwrap_err();
+        assert_eq!(refused.code(), Code::DeadlineExceeded, "it was the client's own");
+        let spent = service.deadline(&MetadataMap::new()).after(Duration::from_secs(60));
+        let refused = read(spent).await.expect_err("no time is left");
         assert_eq!(refused.message(), "etcdserver: too many requests");
         drop(others);
-        read().await.expect("there is a place again");
+        read(deadline).await.expect("there is a place again");
+    });
+}
+
+#[test]
+fn what_one_step_of_a_call_has_spent_the_next_one_lacks() {
+    let core = FakeCore::start();
+    block_on(async {
+        let service = KeyspaceService::new(core.handle.clone());
+        let deadline = service.deadline(&MetadataMap::new());
+        let left = service.settle(deadline, Consistency::Linearizable).await.expect("it leads");
+        assert!(left.timeout < deadline.timeout);
+        let left = service.settle(deadline, Consistency::Serializable).await.expect("local");
+        assert_eq!(left, deadline, "nobody was asked");
     });
 }
 
@@ -264,9 +282,9 @@ fn a_large_read_whose_caller_has_left_keeps_its_permit() {
             released.recv().expect_err("nothing is said");
             Ok(Ok(()))
         };
-        let metadata = MetadataMap::new();
+        let deadline = service.deadline(&MetadataMap::new());
         tokio::select! {
-            _ = service.read(&metadata, |_| Ok(ReadSize::Large), read) => panic!("it ends early"),
+            _ = service.read(deadline, |_| Ok(ReadSize::Large), read) => panic!("it ends early"),
             begun = begun => begun.expect("it begins"),
         }
         assert_eq!(service.large_reads.available_permits(), LARGE_READS - 1);
