@@ -85,10 +85,12 @@ impl Running {
         self.base_ms.saturating_add(elapsed)
     }
 
-    /// How long after the last tick the next one is to be appended.
-    fn tick_interval(&self) -> Duration {
+    /// When the next tick is to be appended: what is logged by then, for whatever reason it was, is
+    /// half of the leadership, and lacks no more than an interval.
+    fn next_tick(&self) -> Monotonic {
         let logged = self.ticked_at.since(self.since);
-        logged.clamp(LEASE_FIRST_TICK, LEASE_TICK_INTERVAL)
+        let half = self.since.after(LEASE_FIRST_TICK.max(logged * 2));
+        half.min(self.ticked_at.after(LEASE_TICK_INTERVAL))
     }
 }
 
@@ -168,7 +170,7 @@ impl LeaseClock {
         let running = self.running(leading).filter(|running| running.under_way.is_none())?;
         let wait_ms = self.status.next_due_ms?.saturating_sub(running.base_ms);
         let due = running.since.after(Duration::from_millis(wait_ms));
-        let at = due.min(running.ticked_at.after(running.tick_interval()));
+        let at = due.min(running.next_tick());
         Some(at.max(running.paced_until))
     }
 
@@ -227,6 +229,31 @@ mod tests {
             let tick = clock.tick_due(LEADING, ms(at)).unwrap();
             clock.appended(&tick, index, ms(at));
             clock.on_applied(index, status(at - 95_000, Some(60_000)), LEADING, ms(at));
+        }
+    }
+
+    /// Trap: ticks before batches put the next one off.
+    #[test]
+    fn at_least_half_is_logged_whatever_is_granted_between() {
+        for grants_every in [1, 7, 10, 100, 240, 249, 251, 400, 900] {
+            let (mut clock, mut logged, mut due) = (started(Some(60_000)), 0, 0);
+            for at in 1..5_000 {
+                let now = ms(100_000 + at);
+                let granted = at == 10 || at % grants_every == 0 && at % 1_700 < 800;
+                if let Some(tick) = clock.tick_due(LEADING, now) {
+                    (logged, due) = (tick.clock_ms - 5_000, due + 1);
+                    clock.appended(&tick, at, now);
+                    let status = status(tick.clock_ms, Some(60_000));
+                    clock.on_applied(at, status, LEADING, now);
+                } else if granted {
+                    let tick = clock.tick_before_batch(LEADING, now).expect("time has passed");
+                    logged = tick.clock_ms - 5_000;
+                    clock.appended_before_batch(&tick, now);
+                }
+                assert!(at < 250 || 2 * logged >= at, "{logged} of {at} ms, {grants_every}");
+                assert!(at - logged <= 1_000, "{logged} of {at} ms, {grants_every}");
+            }
+            assert!(due <= 7, "{due} ticks of its own in five seconds, {grants_every}");
         }
     }
 
