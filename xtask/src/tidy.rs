@@ -8,9 +8,11 @@ mod dependency_edges;
 mod documents;
 mod exceptions;
 mod lengths;
+mod marks;
 mod masked_source;
 mod names;
 mod pattern_index;
+mod planted_bugs;
 mod source_tree;
 #[cfg(test)]
 mod tests;
@@ -80,5 +82,7 @@ fn check(tree: &SourceTree) -> Vec<Violation> {
     violations.extend(dead_files::check(tree));
     violations.extend(documents::check(tree));
     violations.extend(pattern_index::check(tree));
+    violations.extend(planted_bugs::check(tree));
+    violations.extend(marks::check(tree));
     exceptions::apply(tree, violations)
 }

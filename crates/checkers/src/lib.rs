@@ -14,6 +14,7 @@
 //! | A lease lives as long as promised, not much longer, and ends whole | [`lease`] | online |
 //! | Consecutive memberships share quorums, and stay as acknowledged | [`membership`] | online |
 //! | A fenced lock loses no update | [`fencing`] | online |
+//! | Counters count, transfers keep the sum | [`balance`] | online |
 //! | Users do what they may, and nothing else | [`permissions`] | online |
 //! | A healed cluster works again within a bound | [`liveness`] | online |
 //!
@@ -22,6 +23,7 @@
 //! Each is tested on known-bad histories.
 
 pub mod agreement;
+pub mod balance;
 pub mod durability;
 pub mod exactly_once;
 mod failing_window;

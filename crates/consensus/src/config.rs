@@ -20,7 +20,7 @@ pub(crate) const READ_ROUNDS_IN_FLIGHT: usize = 2;
 /// Rounds whose send time is remembered; an answer to an older one extends no lease.
 pub(crate) const ROUNDS_REMEMBERED: usize = 256;
 
-const _: () = assert!(READ_ROUNDS_IN_FLIGHT < ROUNDS_REMEMBERED);
+const _: () = core::assert!(READ_ROUNDS_IN_FLIGHT < ROUNDS_REMEMBERED);
 
 /// Whether the leader serves reads from a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

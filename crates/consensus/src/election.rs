@@ -13,6 +13,7 @@ use crate::timers::Timer;
 use crate::{Body, Message};
 use alloc::collections::BTreeSet;
 use clocks::{LogPosition, Monotonic, NodeId, Term};
+use mutants::{Bug, planted};
 
 impl Raft {
     /// The leader was silent for too long, or the election came to nothing.
@@ -195,7 +196,11 @@ impl Raft {
         if granted {
             self.outbox.vote_for(from);
             if gives {
+                let own = self.timers.get(Timer::Election);
                 self.become_follower(now, Follower { yielded: true, ..Follower::default() });
+                if let Some(own) = own.filter(|_| planted(Bug::VoteKeepsTimer)) {
+                    self.timers.set(Timer::Election, own);
+                }
             }
         }
         self.outbox.send(from, Body::VoteReply { granted });

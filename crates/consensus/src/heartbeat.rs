@@ -15,6 +15,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use clocks::{LogIndex, Monotonic, NodeId};
 use core::time::Duration;
+use mutants::{Bug, planted};
 
 /// The rounds of one leadership.
 #[derive(Debug, Default)]
@@ -129,6 +130,7 @@ impl Raft {
         peer.heard = now;
         peer.answered_round = peer.answered_round.max(round);
         if let Some(sent) = leader.rounds.sent_at(round) {
+            let sent = if planted(Bug::LeaseFromReply) { now } else { sent };
             leader.lease.answered(peer, round, sent);
         }
         self.unpause(now, from, round);

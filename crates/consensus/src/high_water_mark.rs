@@ -8,6 +8,7 @@
 use crate::leader_and_followers::RoleState;
 use crate::raft::{Committed, Raft};
 use clocks::{LogIndex, LogPosition, Monotonic, NodeId};
+use mutants::{Bug, planted};
 
 #[derive(Debug)]
 pub(crate) struct HighWaterMark {
@@ -52,6 +53,7 @@ impl Raft {
     /// Whether an entry of the own term is committed: only then does a leader know the mark.
     pub(crate) fn has_committed_own_term(&self) -> bool {
         match &self.role {
+            RoleState::Leader(_) if planted(Bug::ReadBeforeOwnTerm) => true,
             RoleState::Leader(leader) => self.mark.committed >= leader.first,
             _ => false,
         }
@@ -62,7 +64,8 @@ impl Raft {
         while let Some(index) = self.quorum_durable() {
             let of_own_term =
                 self.log.position_at(index).is_some_and(|at| at.term == self.outbox.term());
-            if index <= self.mark.committed || !of_own_term {
+            let counts = of_own_term || planted(Bug::OlderTermCounts);
+            if index <= self.mark.committed || !counts {
                 return;
             }
             self.mark.committed = index;

@@ -16,6 +16,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use clocks::{Monotonic, NodeId, Term};
 use core::time::Duration;
+use mutants::{Bug, planted};
 
 /// The leader's side. Belongs to one leadership.
 #[derive(Debug)]
@@ -32,9 +33,11 @@ pub(crate) struct LeaderLease {
 
 impl LeaderLease {
     pub(crate) fn new(config: &Config) -> LeaderLease {
+        let length = config.lease.length();
+        let relied = if planted(Bug::LeaseTooLong) { length * 6 } else { length };
         LeaderLease {
-            length: config.lease.length(),
-            reliable: config.clock_bound.reliable_part(config.lease.length()),
+            length,
+            reliable: config.clock_bound.reliable_part(relied),
             given_up: false,
             counts_after_round: 0,
         }
@@ -100,7 +103,8 @@ impl LeasePromise {
     /// After a restart, any promise may have been given up to a moment ago; on a first start, when
     /// no term was ever seen, none.
     pub(crate) fn renewed(now: Monotonic, term: Term, longest_lease: Duration) -> LeasePromise {
-        let length = if term == Term::ZERO { Duration::ZERO } else { longest_lease };
+        let forgets = term == Term::ZERO || planted(Bug::PromiseForgotten);
+        let length = if forgets { Duration::ZERO } else { longest_lease };
         LeasePromise { term, until: now.after(length), held: BTreeMap::new() }
     }
 

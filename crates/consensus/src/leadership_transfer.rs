@@ -10,6 +10,7 @@ use crate::raft::Raft;
 use crate::timers::Timer;
 use crate::{Body, TransferError};
 use clocks::{Monotonic, NodeId};
+use mutants::{Bug, planted};
 
 /// A transfer under way.
 #[derive(Debug)]
@@ -62,7 +63,9 @@ impl Raft {
         let round = leader.rounds.latest();
         if peer.vouched == last && transfer.said_in_round.is_none_or(|said| said < round) {
             transfer.said_in_round = Some(round);
-            leader.lease.give_up();
+            if !planted(Bug::LeaseKeptInTransfer) {
+                leader.lease.give_up();
+            }
             let to = transfer.to;
             self.outbox.send(to, Body::TimeoutNow);
         }

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[macro_use]
+extern crate mutants;
 #[cfg(test)]
 extern crate std;
 

@@ -14,6 +14,7 @@ use crate::{Body, Effect, HardState, Membership, Message, Persist, PersistToken}
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use clocks::{GroupId, LogIndex, LogPosition, NodeId, Term};
+use mutants::{Bug, planted};
 
 /// A write that was emitted and not yet reported complete, or not all before it were.
 #[derive(Debug)]
@@ -121,6 +122,9 @@ impl Outbox {
     /// The log's entries after `index` were dropped.
     pub(crate) fn truncated_after(&mut self, index: LogIndex) {
         self.first_unwritten = self.first_unwritten.min(index + 1);
+        if planted(Bug::StaleWriteCounts) {
+            return;
+        }
         for write in &mut self.in_flight {
             write.covers = write.covers.min(index);
         }
@@ -145,6 +149,9 @@ impl Outbox {
 
     /// Says `body` in the current term, once that term and the vote in it are durable.
     pub(crate) fn send(&mut self, to: NodeId, body: Body) {
+        if planted(Bug::VoteBeforeSync) && matches!(body, Body::VoteReply { .. }) {
+            return self.send_after(PersistToken(0), to, self.term(), body);
+        }
         self.send_after(self.vote, to, self.term(), body);
     }
 

@@ -186,6 +186,12 @@ impl Applier {
             ApplierEvent::AwaitApplied { requests, group, index } => {
                 self.await_applied(group, index, requests);
             }
+            ApplierEvent::ForgetReads { group, requests } => {
+                self.group(group).awaiting.retain(|_, waiting| {
+                    waiting.retain(|request| !requests.contains(request));
+                    !waiting.is_empty()
+                });
+            }
             ApplierEvent::ReadSnapshot { group, peer, position, chunk } => {
                 self.read_snapshot(group, peer, position, chunk)?;
             }

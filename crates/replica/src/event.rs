@@ -207,6 +207,13 @@ pub enum ApplierEvent {
         /// Up to where.
         index: LogIndex,
     },
+    /// The callers of these reads have stopped waiting, and were told so.
+    ForgetReads {
+        /// Of which group.
+        group: GroupId,
+        /// Which.
+        requests: Vec<RequestId>,
+    },
     /// See `consensus::Effect::ReadSnapshot`.
     ReadSnapshot {
         /// Whose.

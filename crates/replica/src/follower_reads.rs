@@ -4,14 +4,15 @@
 //! Used by etcd (linearizable reads at any member), TiKV and CockroachDB. Reads that wait are
 //! confirmed together: one question per round, and a read joins only a round that begins after it
 //! arrived. Invariant: a round's number is never reused, by a later process of this member neither,
-//! so that a late answer confirms nothing that came after its question.
-//! Not here: how the leader confirms its leadership (`consensus`), waiting until applied
+//! so that a late answer confirms nothing that came after its question. A read counts, and may
+//! expire, until the member has applied up to its index: one that lags must not gather them.
+//! Not here: how the leader confirms its leadership (`consensus`), answering once that is applied
 //! (`applier`).
 
 use crate::membership_reconciler::OwnRead;
 use crate::request_waiting_list::Leadership;
 use crate::{ReplicaLimits, RequestError, RequestId};
-use clocks::Monotonic;
+use clocks::{LogIndex, Monotonic};
 use std::time::Duration;
 
 /// Rounds of one process are numbered within its log's incarnation.
@@ -44,6 +45,8 @@ pub(crate) struct FollowerReads {
     /// Not yet part of a round.
     waiting: Vec<WaitingRead>,
     round: Option<Round>,
+    /// Confirmed, and the index not applied yet.
+    confirmed: Vec<(LogIndex, WaitingRead)>,
     next_round: u64,
     max_waiting: usize,
     retry_after: Duration,
@@ -55,6 +58,7 @@ impl FollowerReads {
         FollowerReads {
             waiting: Vec::new(),
             round: None,
+            confirmed: Vec::new(),
             next_round: (incarnation << ROUNDS_PER_PROCESS_BITS) + 1,
             max_waiting: limits.waiting_requests,
             retry_after: limits.forward_retry,
@@ -62,8 +66,7 @@ impl FollowerReads {
     }
 
     pub(crate) fn admit(&mut self, read: WaitingRead) -> Result<(), RequestError> {
-        let under_way = self.round.as_ref().map_or(0, |round| round.reads.len());
-        if self.waiting.len() + under_way >= self.max_waiting {
+        if self.len() >= self.max_waiting {
             return Err(RequestError::Overloaded);
         }
         self.waiting.push(read);
@@ -76,13 +79,16 @@ impl FollowerReads {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len() + self.round.as_ref().map_or(0, |round| round.reads.len())
+        let under_way = self.round.as_ref().map_or(0, |round| round.reads.len());
+        self.waiting.len() + under_way + self.confirmed.len()
     }
 
     pub(crate) fn deadline(&self) -> Option<Monotonic> {
         let retry = self.round.as_ref().map(|round| round.retry_at);
         let under_way = self.round.iter().flat_map(|round| &round.reads);
-        let reads = self.waiting.iter().chain(under_way).map(|read| read.deadline);
+        let confirmed = self.confirmed.iter().map(|(_, read)| read);
+        let reads = self.waiting.iter().chain(under_way).chain(confirmed);
+        let reads = reads.map(|read| read.deadline);
         reads.chain(retry).min()
     }
 
@@ -100,7 +106,18 @@ impl FollowerReads {
         if let Some(round) = &mut self.round {
             round.reads.retain(&mut keep);
         }
+        self.confirmed.retain(|(_, read)| keep(read));
         expired
+    }
+
+    /// These may be answered once `index` is applied.
+    pub(crate) fn confirmed(&mut self, reads: &[WaitingRead], index: LogIndex) {
+        self.confirmed.extend(reads.iter().map(|read| (index, *read)));
+    }
+
+    /// Everything up to `index` is applied: what waited for it has been answered.
+    pub(crate) fn applied(&mut self, index: LogIndex) {
+        self.confirmed.retain(|(awaited, _)| *awaited > index);
     }
 
     /// At the leader: all that wait, to be confirmed by a round of its own.
@@ -228,6 +245,20 @@ mod tests {
         reads.admit(read(3)).unwrap();
         assert_eq!(reads.expire(Monotonic(6)), [RequestId(2), RequestId(1)]);
         assert_eq!(reads.len(), 1);
+    }
+
+    #[test]
+    fn a_confirmed_read_counts_and_expires_until_its_index_is_applied() {
+        let mut reads = reads();
+        let late = WaitingRead { deadline: Monotonic(5), ..read(1) };
+        reads.confirmed(&[late, read(2)], 9);
+        reads.confirmed(&[read(3)], 7);
+        assert_eq!((reads.len(), reads.deadline()), (3, Some(Monotonic(5))));
+        assert_eq!(reads.expire(Monotonic(5)), [RequestId(1)]);
+        reads.applied(8);
+        assert_eq!(reads.len(), 1);
+        (4..7).for_each(|id| reads.admit(read(id)).unwrap());
+        assert_eq!(reads.admit(read(7)), Err(RequestError::Overloaded));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! One group at this node: its consensus, and the requests that wait for it.
 
 use crate::divergence::StateHashes;
-use crate::follower_reads::{FollowerReads, WaitingRead};
+use crate::follower_reads::{FollowerReads, Reader, WaitingRead};
 use crate::lease_clock::{LeaseClock, Tick};
 use crate::membership_reconciler::is_active;
 use crate::request_waiting_list::{Leadership, RequestWaitingList};
-use crate::{CoreConfig, GroupStatus};
+use crate::{CoreConfig, GroupStatus, RequestId};
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, Term};
 use consensus::{Config, LeaseMode, ProgressState, ProposeError, Raft, ReadToken, Recovered};
@@ -143,10 +143,29 @@ impl GroupLog {
         self.lease_clock.on_applied(index, leases, leading, now);
     }
 
+    /// Removes and returns the reads whose callers have stopped waiting for a confirmation, which
+    /// takes long while a new leader has much to commit.
+    pub(crate) fn expire_asked(&mut self, now: Monotonic) -> Vec<RequestId> {
+        let mut expired = Vec::new();
+        for asker in self.asked.values_mut() {
+            let ReadAsker::Local(reads) = asker else { continue };
+            for read in reads.extract_if(.., |read| read.deadline <= now) {
+                if let Reader::Request(request) = read.reader {
+                    expired.push(request);
+                }
+            }
+        }
+        expired
+    }
+
     pub(crate) fn deadline(&self) -> Option<Monotonic> {
         let own = [self.raft.deadline(), self.waiting.deadline(), self.reads.deadline()];
         let leases = self.lease_clock.deadline(self.leading());
-        own.into_iter().chain([leases]).flatten().min()
+        let asked = self.asked.values().filter_map(|asker| match asker {
+            ReadAsker::Local(reads) => reads.iter().map(|read| read.deadline).min(),
+            ReadAsker::Peer(..) => None,
+        });
+        own.into_iter().chain([leases]).flatten().chain(asked).min()
     }
 
     pub(crate) fn status(&self) -> GroupStatus {

@@ -5,6 +5,9 @@
 //! random. May not use sockets, a runtime or a protocol.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+extern crate mutants;
+
 mod applier;
 mod config;
 mod divergence;

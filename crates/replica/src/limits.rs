@@ -64,4 +64,4 @@ pub(crate) const LEASE_REVOKE_MAX: u32 = 512;
 /// the machine is left to everything else.
 pub(crate) const LEASE_REVOKE_PACE: Duration = Duration::from_millis(10);
 
-const _: () = assert!(COMMAND_BYTES > (3 << 20) / 2);
+const _: () = core::assert!(COMMAND_BYTES > (3 << 20) / 2);

@@ -10,6 +10,7 @@ use crate::persistence::{self, Undecodable};
 use bytes::Bytes;
 use clocks::{GroupId, LogPosition, NodeId};
 use consensus::{Applied, Entry, HardState, Membership, Payload, Recovered, Recovery};
+use mutants::{Bug, planted};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use store::StateMachine;
 use store::command::Envelope;
@@ -32,7 +33,8 @@ pub(crate) fn replay(
     found: wal::Recovered,
     applied: &BTreeMap<GroupId, Applied>,
 ) -> Result<Vec<(GroupId, Recovered)>, String> {
-    let (mut logs, damaged) = (found.groups, found.damage.is_some());
+    let damaged = found.damage.is_some() && !planted(Bug::DamageUnmarked);
+    let mut logs = found.groups;
     let mut disk = WaitingDisk { disk, completions: VecDeque::new() };
     let founders = Membership::of_voters(config.initial_voters.iter().copied());
     let mut groups = Vec::new();

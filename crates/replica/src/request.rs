@@ -114,6 +114,8 @@ pub struct NodeStatus {
     pub short_of_space: Vec<NodeId>,
     /// Groups of which all voters have told their state at some index, and no majority agrees.
     pub corrupt: Vec<GroupId>,
+    /// Groups that lost part of their log to corruption and have not learnt it anew.
+    pub damaged: Vec<GroupId>,
 }
 
 /// Where one group stands at this node.

@@ -23,6 +23,7 @@ use crate::{
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition, Monotonic, NodeId, WallTime};
 use consensus::{Committed, Effect, HeartbeatCoalescer, Persist, PersistToken};
+use mutants::{Bug, planted};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use store::command::{Caller, Command, Envelope, MembershipCommand, SessionId};
 use wal::{
@@ -172,6 +173,7 @@ impl LogMachine {
             log_bytes: self.wal.disk_bytes(),
             short_of_space: self.short_of_space.iter().copied().collect(),
             corrupt: self.corrupt.iter().copied().collect(),
+            damaged: self.damaged.iter().copied().collect(),
         }
     }
 
@@ -218,6 +220,7 @@ impl LogMachine {
                 log.raft.handle_snapshot_written(now, position, membership, chunk, done);
                 if done {
                     log.applied = log.applied.max(position.index);
+                    log.reads.applied(log.applied);
                 }
             }
         }
@@ -386,15 +389,21 @@ impl LogMachine {
     fn expire(&mut self, group: GroupId, now: Monotonic) {
         let log = self.log(group);
         let writes = log.waiting.expire(now);
-        let reads = log.reads.expire(now);
+        let mut reads = log.reads.expire(now);
+        reads.extend(log.expire_asked(now));
         let session = log.waiting.session();
         for expired in writes {
             let forget = ApplierEvent::Forget { group, session, sequence: expired.sequence };
             self.effects.push_back(LogEffect::Applier(forget));
-            if let Some(request) = expired.request {
+            if let Some(request) = expired.request.filter(|_| !planted(Bug::ExpiryUnanswered)) {
                 self.reply(request, Err(RequestError::TimedOut));
             }
         }
+        if reads.is_empty() {
+            return;
+        }
+        let forget = ApplierEvent::ForgetReads { group, requests: reads.clone() };
+        self.effects.push_back(LogEffect::Applier(forget));
         for request in reads {
             self.reply(request, Err(RequestError::TimedOut));
         }
@@ -631,6 +640,7 @@ impl LogMachine {
         assert!(log.unapplied >= weight, "more was applied than handed over");
         log.unapplied -= weight;
         log.applied = log.applied.max(index);
+        log.reads.applied(log.applied);
         for &sequence in answered {
             log.waiting.remove(sequence);
         }

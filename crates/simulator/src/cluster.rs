@@ -7,6 +7,7 @@
 
 use crate::disk::{Crash, SimDisk, Ticket};
 use crate::event_heap::{EventHeap, Instant, MILLISECOND, SECOND};
+use crate::fault_atlas::FaultAtlas;
 use crate::fault_schedule::{FaultSchedule, ScheduledFault};
 use crate::faults::{self, FaultKind};
 use crate::front_end::Client;
@@ -24,6 +25,7 @@ use crate::run::Options;
 use crate::swarm::Swarm;
 use crate::trace_hash::TraceHash;
 use crate::trace_stream::{Listener, TraceEvent};
+use crate::watchdog::Watchdog;
 use crate::watchers::{HubWork, Watcher};
 use crate::witness::{Breach, Witness};
 use crate::worker::Worker;
@@ -78,6 +80,8 @@ pub(crate) enum Event {
     Repeat(usize),
     /// A partition ends.
     EndPartition(u64),
+    /// Links are neither clogged nor lossy any more.
+    Untangle,
     /// A full disk has room again.
     SpaceReturns(Slot),
     /// The replacement of a member goes on.
@@ -86,6 +90,8 @@ pub(crate) enum Event {
     Heal,
     /// The core must have made progress by now.
     Progress,
+    /// Is everything answered?
+    Watchdog,
     /// Everything is healed.
     Settle,
     /// Have the members converged?
@@ -146,6 +152,8 @@ pub(crate) struct World {
     pub(crate) workers: Vec<Worker>,
     pub(crate) judges: Judges,
     pub(crate) nemesis: MembershipNemesis,
+    pub(crate) atlas: FaultAtlas,
+    pub(crate) watchdog: Watchdog,
     /// Who listens on a stream.
     pub(crate) streams: BTreeMap<StreamId, usize>,
     pub(crate) next_stream: u64,
@@ -168,8 +176,10 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     /// What was addressed to a paused process.
     deferred: Vec<Vec<Event>>,
-    partitions: BTreeMap<u64, Vec<(Slot, Slot)>>,
-    next_partition: u64,
+    pub(crate) partitions: BTreeMap<u64, Vec<(Slot, Slot)>>,
+    /// Kinds of messages that are lost on a link.
+    pub(crate) filters: Vec<((Slot, Slot), Mark)>,
+    pub(crate) next_partition: u64,
 }
 
 impl World {
@@ -194,7 +204,7 @@ impl World {
             fault_rng: seed.stream("faults", 0),
             swarm,
             plan: options.plan,
-            mutant: options.mutant,
+            mutant: options.mutant.filter(|_| !options.control),
             listener: None,
             repeated: options.faults.clone(),
             schedule: FaultSchedule::new(),
@@ -207,6 +217,8 @@ impl World {
             workers,
             judges,
             nemesis: MembershipNemesis::new(seed),
+            atlas: FaultAtlas::default(),
+            watchdog: Watchdog::new(),
             streams: BTreeMap::new(),
             next_stream: 1,
             compacted: BTreeMap::new(),
@@ -226,6 +238,7 @@ impl World {
             violation: None,
             deferred,
             partitions: BTreeMap::new(),
+            filters: Vec::new(),
             next_partition: 0,
         };
         world.schedule_beginning();
@@ -275,6 +288,9 @@ impl World {
             self.dispatch(event);
         }
         for slot in 0..self.nodes.len() {
+            let (recycles, removals) = self.nodes[slot].disk.reuse();
+            self.marks.reach_some((recycles > 0).then_some(Mark::FileRecycled));
+            self.marks.reach_some((removals > 0).then_some(Mark::FileRemoved));
             let disk = self.nodes[slot].disk.trace();
             self.trace.number(disk);
         }
@@ -317,10 +333,12 @@ impl World {
             Event::Fault(kind) => self.on_fault(kind),
             Event::Repeat(number) => self.repeat_fault(number),
             Event::EndPartition(number) => self.end_partition(number),
+            Event::Untangle => self.untangle(),
             Event::SpaceReturns(slot) => self.set_disk_full(slot, false),
             Event::Nemesis => self.on_nemesis(),
             Event::Heal => self.heal_core(),
             Event::Progress => self.require_progress(),
+            Event::Watchdog => self.on_watchdog(),
             Event::Settle => self.settle(),
             Event::Converged => self.require_convergence(),
         }
@@ -340,6 +358,12 @@ impl World {
 
     fn on_disk_done(&mut self, slot: Slot, ticket: Ticket) {
         if let Some(completion) = self.nodes[slot].disk.complete(ticket) {
+            match &completion.result {
+                Err(wal::DiskError::Full) => self.marks.reach(Mark::DiskWasFull),
+                Err(wal::DiskError::Failed(_)) => self.marks.reach(Mark::DiskFailed),
+                Ok(bytes) if !bytes.is_empty() => self.marks.reach(Mark::LogReadBack),
+                Ok(_) => {}
+            }
             self.tell(slot, replica::LogEvent::Disk(completion));
         }
     }
@@ -393,6 +417,9 @@ impl World {
         match self.nodes[slot].start(now, seed) {
             Start::Running => {
                 self.witness.restarted(slot);
+                if !self.process(slot).log.status().damaged.is_empty() {
+                    self.marks.reach(Mark::StartedDamaged);
+                }
                 self.witness_level(slot);
                 for started in self.nodes[slot].disk.take_started() {
                     let event = Event::DiskDone { slot, ticket: started.ticket };
@@ -405,14 +432,16 @@ impl World {
                 }
             }
             Start::PowerFailed => {
+                self.marks.reach(Mark::PowerFailedInRecovery);
                 self.nodes[slot].disk.crash(Crash::PowerLoss);
-                let delay = faults::downtime(&mut self.fault_rng);
+                let delay = faults::downtime(&mut self.fault_rng).min(self.swarm.downtime_max);
                 let life = self.nodes[slot].life;
                 self.heap.after(delay, Event::Start { slot, life });
             }
             Start::Refused(sentence) => {
                 if !self.excuse_old_build(slot, Mark::OldBuildRefused)
                     && !self.excuse_departed(slot)
+                    && !self.excuse_rotten(slot, Mark::RottenStartRefused)
                 {
                     let detail = format!("node {slot}: {sentence}");
                     self.violate("a node starts on what it left", detail);
@@ -430,13 +459,18 @@ impl World {
             unflushed if self.fault_rng.flip() => self.fault_rng.index(unflushed + 1),
             _ => 0,
         };
+        if self.nodes[slot].engine.unflushed() > kept {
+            self.marks.reach(Mark::UnflushedLost);
+        }
         let reading = self.fault_rng.below(1 << 40);
         let rate = faults::rate_error(&mut self.fault_rng, self.swarm.timing.rate_error_max);
         let node = &mut self.nodes[slot];
         node.process = None;
         node.life += 1;
         node.paused = false;
-        node.disk.crash(crash);
+        if node.disk.crash(crash) {
+            self.marks.reach(Mark::WriteInterrupted);
+        }
         node.engine = node.engine.crash(kept);
         if crash == Crash::PowerLoss {
             node.clock = NodeClock::new(now, reading, rate, 0);
@@ -451,10 +485,11 @@ impl World {
         self.lose_watchers(slot);
         self.abandon_clients(slot);
         self.abandon_workers(slot);
+        self.watchdog.forgets(slot);
     }
 
     pub(crate) fn restart_later(&mut self, slot: Slot) {
-        let delay = faults::downtime(&mut self.fault_rng);
+        let delay = faults::downtime(&mut self.fault_rng).min(self.swarm.downtime_max);
         let life = self.nodes[slot].life;
         self.heap.after(delay, Event::Start { slot, life });
     }
@@ -542,6 +577,9 @@ impl World {
             }
             FaultKind::Upgrade => self.upgrade_somebody(),
             FaultKind::Replacement => self.replace_member(),
+            FaultKind::Corruption => self.corrupt(slot),
+            FaultKind::Tangle => self.tangle(),
+            FaultKind::Ambush => self.lay_ambush(slot),
         }
     }
 
@@ -583,31 +621,6 @@ impl World {
         self.arm_deadline(slot);
     }
 
-    fn begin_partition(&mut self, links: Vec<(Slot, Slot)>) -> u64 {
-        for (from, to) in &links {
-            self.block_link(*from, *to);
-        }
-        let number = self.next_partition;
-        self.next_partition += 1;
-        self.observe(|| TraceEvent::Partition { number, links: links.clone() });
-        self.partitions.insert(number, links);
-        number
-    }
-
-    fn end_partition(&mut self, number: u64) {
-        if self.partitions.contains_key(&number) {
-            self.observe(|| TraceEvent::PartitionEnd { number });
-        }
-        for (from, to) in self.partitions.remove(&number).unwrap_or_default() {
-            self.unblock_link(from, to);
-        }
-    }
-
-    fn end_partitions(&mut self) {
-        let active: Vec<u64> = self.partitions.keys().copied().collect();
-        active.into_iter().for_each(|number| self.end_partition(number));
-    }
-
     /// Heals a core that can form a quorum; leaves the rest dead, paused or cut off for good.
     fn heal_core(&mut self) {
         self.phase = Phase::Liveness;
@@ -622,7 +635,8 @@ impl World {
             first = (slot + 1) % count;
         }
         // Whoever may be part of a quorum is healed, where that changes.
-        let quorum = if self.swarm.spares > 0 { count } else { quorum };
+        let needs_all = self.swarm.spares > 0 || self.is_anybody_afflicted();
+        let quorum = if needs_all { count } else { quorum };
         let broken: Vec<Slot> = (quorum..count).map(|offset| (first + offset) % count).collect();
         for slot in 0..count {
             if !broken.contains(&slot) {
@@ -645,6 +659,7 @@ impl World {
         }
         self.progress.clear();
         self.judges.tenants.moved.clear();
+        self.release_watchdog();
         self.heap.after(self.plan.liveness, Event::Progress);
     }
 
@@ -655,6 +670,7 @@ impl World {
         self.nodes[slot].abandoned = false;
         if let Some(process) = &mut self.nodes[slot].process {
             process.doom = None;
+            process.ambush = None;
         }
         self.nodes[slot].disk.set_fuse(None);
         self.set_disk_full(slot, false);
@@ -693,61 +709,13 @@ impl World {
     fn settle(&mut self) {
         self.phase = Phase::Settle;
         self.observe(|| TraceEvent::Phase { phase: "settle" });
+        self.call_off_groups();
         self.end_partitions();
         self.finish_upgrade();
         (0..self.nodes.len()).for_each(|slot| self.heal(slot));
         self.plan.settle += self.heap.now().0;
         self.heap.after(100 * MILLISECOND, Event::Converged);
     }
-
-    fn require_convergence(&mut self) {
-        if self.has_converged() {
-            self.judge();
-            self.phase = Phase::Over;
-        } else if self.heap.now().0 > self.plan.settle {
-            let detail = self.describe();
-            self.violate("healed members converge", detail);
-        } else {
-            self.heap.after(100 * MILLISECOND, Event::Converged);
-        }
-    }
-
-    fn has_converged(&self) -> bool {
-        let quiet = self.watchers_have_caught_up()
-            && self.is_level_used()
-            && self.is_membership_settled()
-            && self.clients.iter().all(|client| client.pending.is_none())
-            && self.workers.iter().all(Worker::is_idle);
-        let occupied = self.nodes.iter().filter(|node| !node.vacant);
-        let positions: Vec<Option<Vec<(u64, u64)>>> = occupied.map(positions).collect();
-        quiet && positions[0].is_some() && positions.iter().all(|other| *other == positions[0])
-    }
-
-    /// Where every member stands, for people.
-    pub(crate) fn describe(&self) -> String {
-        let mut text = String::new();
-        for node in &self.nodes {
-            let status = match &node.process {
-                None => "down".to_string(),
-                Some(process) => format!("{:?}", process.log.status().groups),
-            };
-            text.push_str(&format!("node {} (paused {}): {status}; ", node.slot, node.paused));
-        }
-        text
-    }
-}
-
-/// Applied and committed index of every group, if all that is known is applied.
-fn positions(node: &Node) -> Option<Vec<(u64, u64)>> {
-    let process = node.process.as_ref()?;
-    let status = process.log.status();
-    let settled = status.groups.iter().all(|group| group.committed == group.last_index);
-    let applied = |group: &replica::GroupStatus| {
-        let applied = process.applier.chain_hash(group.group).map_or(0, |(at, _)| at.index);
-        (applied == group.committed).then_some((applied, group.committed))
-    };
-    let positions: Option<Vec<_>> = status.groups.iter().map(applied).collect();
-    positions.filter(|_| settled)
 }
 
 fn new_node(seed: Seed, swarm: &Swarm, options: &Options, slot: Slot) -> Node {

@@ -3,6 +3,7 @@
 //! Invariant: a process hears Connected and Disconnected of one peer in turns.
 
 use crate::cluster::{Event, World};
+use crate::coverage;
 use crate::event_heap::MILLISECOND;
 use crate::network::{Packet, Slot};
 use crate::process::Machine;
@@ -74,7 +75,8 @@ impl World {
     pub(crate) fn block_link(&mut self, from: Slot, to: Slot) {
         self.network.block(from, to);
         if let Some(connection) = self.network.connection_number(from, to) {
-            let keep_alive = self.rng.between(1_000, 4_000) * MILLISECOND;
+            let (shortest, longest) = self.swarm.network.keep_alive;
+            let keep_alive = self.rng.between(shortest, longest);
             self.heap.after(keep_alive, Event::KeepAlive { a: from, b: to, connection });
         }
     }
@@ -87,6 +89,10 @@ impl World {
 
     /// Encodes and sends, as the peers' thread does.
     pub(crate) fn send(&mut self, from: Slot, to: Slot, message: &PeerMessage) {
+        let kind = coverage::of_message(message);
+        if self.filters.contains(&((from, to), kind)) {
+            return;
+        }
         let mut frame = BytesMut::new();
         wire::peer::encode_message(&mut frame, message);
         let now = self.heap.now();
@@ -124,6 +130,7 @@ impl World {
             Ok(message) => {
                 let Packet { from, to, .. } = packet;
                 self.detail(|| format!("{from} -> {to}: {message:?}"));
+                self.marks.reach(coverage::of_message(&message));
                 let from = self.nodes[packet.from].id;
                 self.tell(packet.to, LogEvent::Peer { from, message });
             }

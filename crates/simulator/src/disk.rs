@@ -4,16 +4,14 @@
 //! Invariant: what completed is there after any crash; what was in flight is, per sector, there or
 //! not. Blocks once synced are never written again in place (design section 5), which is checked
 //! here because a torn rewrite would lose what had been acknowledged. Like the page cache models of
-//! FoundationDB's and TigerBeetle's simulators.
+//! FoundationDB's and TigerBeetle's simulators. Not here: what rots later (`latent_faults`).
 
+use crate::latent_faults::{LatentFaults, SECTOR};
 use crate::rng::{Chance, Rng};
 use crate::trace_hash::TraceHash;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use wal::{Disk, DiskCompletion, DiskError, DiskOp, DiskToken, FileId, FileInfo};
-
-/// What a power failure keeps or loses at once.
-const SECTOR: usize = 512;
 
 /// How a disk behaves.
 #[derive(Clone, Debug)]
@@ -26,6 +24,17 @@ pub(crate) struct DiskProfile {
     pub(crate) mean_stall: u64,
     /// Whether a sync completes when the bytes survive a power failure.
     pub(crate) sync: SyncPromise,
+    /// Whether a removal is durable at once, or with the next file that is made.
+    pub(crate) entries: DirectoryEntries,
+}
+
+/// When a power failure no longer brings a removed file back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DirectoryEntries {
+    /// Once it is removed.
+    Durable,
+    /// Once the directory was synced for another reason.
+    Undurable,
 }
 
 /// What the completion of a sync means.
@@ -69,6 +78,8 @@ struct SimFile {
 struct InFlight {
     token: DiskToken,
     op: DiskOp,
+    /// Writes that were complete when it began.
+    before: usize,
 }
 
 /// Content of a block before a sync that was only promised.
@@ -93,6 +104,12 @@ pub(crate) struct SimDisk {
     /// The next operation fails, and all after it until a restart.
     broken: bool,
     undo: Vec<Undo>,
+    latent: LatentFaults,
+    /// Removed, and the directory not synced since.
+    removed: Vec<(FileId, SimFile)>,
+    /// Files made of others, and files removed, so far.
+    recycles: u64,
+    removals: u64,
     trace: TraceHash,
 }
 
@@ -114,6 +131,10 @@ impl SimDisk {
             full: false,
             broken: false,
             undo: Vec::new(),
+            latent: LatentFaults::default(),
+            removed: Vec::new(),
+            recycles: 0,
+            removals: 0,
             trace: TraceHash::default(),
         }
     }
@@ -125,7 +146,7 @@ impl SimDisk {
 
     /// Ends an operation; none if a crash ended it before.
     pub(crate) fn complete(&mut self, ticket: Ticket) -> Option<DiskCompletion> {
-        let InFlight { token, op } = self.in_flight.remove(&ticket)?;
+        let InFlight { token, op, before } = self.in_flight.remove(&ticket)?;
         let result = if self.broken {
             // What became of it, nobody knows.
             self.interrupt(op, Crash::PowerLoss);
@@ -133,14 +154,17 @@ impl SimDisk {
         } else if self.full && matches!(op, DiskOp::Allocate { recycled: None, .. }) {
             Err(DiskError::Full)
         } else {
-            self.perform(op)
+            self.perform(op, before)
         };
         Some(DiskCompletion { token, result })
     }
 
     /// Ends whatever was in flight the way this crash does.
-    pub(crate) fn crash(&mut self, crash: Crash) {
+    /// Says whether a write was.
+    pub(crate) fn crash(&mut self, crash: Crash) -> bool {
         let in_flight = std::mem::take(&mut self.in_flight);
+        let is_write = |flying: &InFlight| matches!(flying.op, DiskOp::WriteSync { .. });
+        let interrupted = in_flight.values().any(is_write);
         self.started.clear();
         self.fuse = None;
         self.broken = false;
@@ -153,14 +177,38 @@ impl SimDisk {
                 self.overwrite(undo.file, undo.offset, &undo.before);
             }
             self.undo.clear();
+            for (file, content) in std::mem::take(&mut self.removed) {
+                if self.rng.flip() {
+                    self.files.insert(file, content);
+                }
+            }
         }
+        interrupted
+    }
+
+    /// Lets synced sectors read as something else from now on; false if none can be spared.
+    pub(crate) fn rot(&mut self) -> bool {
+        let files = &self.files;
+        self.latent.afflict(&mut self.rng, |file| files.contains_key(&file))
+    }
+
+    /// Whether anything reads as something else.
+    pub(crate) fn is_rotten(&self) -> bool {
+        self.latent.any()
+    }
+
+    /// Everything reads as it was written.
+    pub(crate) fn heal_rot(&mut self) {
+        self.latent.heal();
     }
 
     /// Everything on it is gone, of a machine that is down.
     pub(crate) fn wipe(&mut self) {
         assert!(self.in_flight.is_empty(), "nobody works on a disk that is wiped");
         self.files.clear();
+        self.removed.clear();
         self.undo.clear();
+        self.latent = LatentFaults::default();
         self.fuse = None;
     }
 
@@ -195,13 +243,18 @@ impl SimDisk {
         self.fuse == Some(0)
     }
 
+    /// Files made of the blocks of others, and files removed, so far.
+    pub(crate) fn reuse(&self) -> (u64, u64) {
+        (self.recycles, self.removals)
+    }
+
     /// Hash of everything that was asked of the disk.
     #[must_use]
     pub(crate) fn trace(&self) -> u64 {
         self.trace.value()
     }
 
-    fn perform(&mut self, op: DiskOp) -> Result<Bytes, DiskError> {
+    fn perform(&mut self, op: DiskOp, before: usize) -> Result<Bytes, DiskError> {
         match op {
             DiskOp::WriteSync { file, offset, data } => {
                 let offset = self.checked_range(file, offset, data.len() as u64)?;
@@ -211,12 +264,19 @@ impl SimDisk {
                 self.overwrite(file, offset, &data);
                 let blocks = offset / DiskOp::BLOCK..(offset + data.len()) / DiskOp::BLOCK;
                 self.file(file).synced[blocks].fill(true);
+                self.latent.wrote(file, offset, data.len(), before);
                 Ok(Bytes::new())
             }
             DiskOp::Read { file, offset, len } => {
                 let start = self.checked_range(file, offset, len)?;
                 let end = start + usize::try_from(len).expect("checked");
-                Ok(Bytes::copy_from_slice(&self.file(file).bytes[start..end]))
+                let mut bytes = self.file(file).bytes[start..end].to_vec();
+                let files = &self.files;
+                self.latent.lie(file, start, &mut bytes, |file, sector| {
+                    let stored = &files.get(&file)?.bytes;
+                    stored.get(sector * SECTOR..(sector + 1) * SECTOR).map(<[u8]>::to_vec)
+                });
+                Ok(Bytes::from(bytes))
             }
             DiskOp::Allocate { file, len, recycled } => {
                 let len = usize::try_from(len).expect("a simulated file fits memory");
@@ -225,6 +285,8 @@ impl SimDisk {
                     None => Vec::new(),
                 };
                 bytes.resize(len, 0);
+                recycled.iter().for_each(|old| self.latent.removed(*old));
+                self.removed.clear();
                 let synced = vec![false; len / DiskOp::BLOCK];
                 assert!(!self.files.contains_key(&file), "the log allocated {file:?} twice");
                 self.files.insert(file, SimFile { bytes, synced });
@@ -232,8 +294,14 @@ impl SimDisk {
             }
             DiskOp::Remove { file } => {
                 self.undo.retain(|undo| undo.file != file);
+                self.latent.removed(file);
                 match self.files.remove(&file) {
-                    Some(_) => Ok(Bytes::new()),
+                    Some(content) => {
+                        if self.profile.entries == DirectoryEntries::Undurable {
+                            self.removed.push((file, content));
+                        }
+                        Ok(Bytes::new())
+                    }
                     None => Err(DiskError::Failed(format!("remove {file:?}: no such file"))),
                 }
             }
@@ -261,7 +329,7 @@ impl SimDisk {
             op @ DiskOp::Remove { .. } => {
                 if self.rng.flip() {
                     // A file that is gone already makes no difference after a crash.
-                    drop(self.perform(op));
+                    drop(self.perform(op, 0));
                 }
             }
             DiskOp::Read { .. } => {}
@@ -275,7 +343,10 @@ impl SimDisk {
         }
         let mut len = usize::try_from(len).expect("a simulated file fits memory");
         let mut bytes = match recycled {
-            Some(old) => self.files.remove(&old).unwrap_or_default().bytes,
+            Some(old) => {
+                self.latent.removed(old);
+                self.files.remove(&old).unwrap_or_default().bytes
+            }
             None => Vec::new(),
         };
         if self.rng.flip() {
@@ -400,7 +471,10 @@ impl Disk for SimDisk {
         if self.rng.chance(self.profile.stall) {
             latency += self.rng.exponential(self.profile.mean_stall);
         }
-        self.in_flight.insert(ticket, InFlight { token, op });
+        let before = self.latent.complete();
+        self.recycles += u64::from(matches!(op, DiskOp::Allocate { recycled: Some(_), .. }));
+        self.removals += u64::from(matches!(op, DiskOp::Remove { .. }));
+        self.in_flight.insert(ticket, InFlight { token, op, before });
         self.started.push(Started { ticket, latency });
     }
 
@@ -429,7 +503,7 @@ impl Disk for SimDisk {
             }
             _ => {}
         }
-        self.perform(op)
+        self.perform(op, self.latent.complete())
     }
 }
 
@@ -441,7 +515,13 @@ mod tests {
     const FILE: FileId = FileId(1);
 
     fn disk(seed: u64, sync: SyncPromise) -> SimDisk {
-        let profile = DiskProfile { mean_latency: 100_000, stall: Chance(0), mean_stall: 0, sync };
+        let profile = DiskProfile {
+            mean_latency: 100_000,
+            stall: Chance(0),
+            mean_stall: 0,
+            sync,
+            entries: DirectoryEntries::Undurable,
+        };
         let mut disk = SimDisk::new(profile, Seed(seed).stream("disk", 0));
         disk.run(DiskOp::Allocate { file: FILE, len: 8 << 12, recycled: None }).unwrap();
         disk
@@ -486,6 +566,24 @@ mod tests {
             }
         }
         assert!(written > 20 && lost > 20 && torn > 20, "{written} {lost} {torn}");
+    }
+
+    #[test]
+    fn a_power_failure_may_bring_a_removed_file_back_until_the_directory_is_synced() {
+        let mut back = 0;
+        for seed in 0..40 {
+            let mut disk = disk(seed, SyncPromise::Kept);
+            disk.run(DiskOp::Remove { file: FILE }).unwrap();
+            disk.crash(Crash::PowerLoss);
+            back += disk.list().unwrap().len();
+            disk.run(DiskOp::Allocate { file: FileId(2), len: 4096, recycled: None }).unwrap();
+            disk.crash(Crash::Kill);
+            disk.run(DiskOp::Remove { file: FileId(2) }).unwrap();
+            disk.run(DiskOp::Allocate { file: FileId(3), len: 4096, recycled: None }).unwrap();
+            disk.crash(Crash::PowerLoss);
+            assert!(disk.list().unwrap().iter().all(|info| info.file != FileId(2)));
+        }
+        assert!(back > 5 && back < 35, "{back}");
     }
 
     #[test]

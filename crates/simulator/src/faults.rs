@@ -4,6 +4,7 @@
 //! may be lost. Faults beyond that (a lying disk, clocks out of bound) are planted bugs (`mutant`).
 
 use crate::event_heap::{MILLISECOND, SECOND};
+use crate::mark::Mark;
 use crate::network::Slot;
 use crate::rng::{Chance, Rng};
 use serde::Serialize;
@@ -36,6 +37,12 @@ pub enum FaultKind {
     Upgrade,
     /// A member is removed for good, and another added in its place.
     Replacement,
+    /// Synced sectors of a disk read as something else from now on.
+    Corruption,
+    /// Links form a ring or a bridge, clog, or lose one kind of message, for a while.
+    Tangle,
+    /// A process will crash at a step chosen for it.
+    Ambush,
 }
 
 impl FaultKind {
@@ -58,10 +65,14 @@ impl FaultKind {
     pub(crate) const fn mean_interval(self) -> u64 {
         match self {
             FaultKind::PowerLossOfAll | FaultKind::DiskError => 12 * SECOND,
-            FaultKind::DiskFull => 8 * SECOND,
+            FaultKind::DiskFull | FaultKind::Corruption => 8 * SECOND,
             FaultKind::Upgrade | FaultKind::Replacement => 5 * SECOND,
             FaultKind::Kill | FaultKind::PowerLoss => 6 * SECOND,
-            FaultKind::Partition | FaultKind::Pause | FaultKind::WallStep => 4 * SECOND,
+            FaultKind::Partition
+            | FaultKind::Pause
+            | FaultKind::WallStep
+            | FaultKind::Tangle
+            | FaultKind::Ambush => 4 * SECOND,
             FaultKind::ClockRate | FaultKind::ConnectionReset => 2 * SECOND,
         }
     }
@@ -79,8 +90,13 @@ impl FaultKind {
             | FaultKind::DiskError
             | FaultKind::DiskFull
             | FaultKind::Upgrade
+            | FaultKind::Tangle
+            | FaultKind::Ambush
             | FaultKind::Replacement => true,
-            FaultKind::ClockRate | FaultKind::WallStep | FaultKind::ConnectionReset => false,
+            FaultKind::ClockRate
+            | FaultKind::WallStep
+            | FaultKind::ConnectionReset
+            | FaultKind::Corruption => false,
         }
     }
 }
@@ -159,6 +175,50 @@ pub(crate) fn partition(rng: &mut Rng, nodes: usize) -> Vec<(Slot, Slot)> {
     }
 }
 
+/// What becomes of the links in a tangle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Tangle {
+    /// These are blocked: what is left is a ring, or a bridge.
+    Blocked(Vec<(Slot, Slot)>),
+    /// These take so many nanoseconds longer.
+    Clogged(Vec<(Slot, Slot)>, u64),
+    /// These lose one kind of message, drawn from those that are heard.
+    Filtered(Vec<(Slot, Slot)>, Mark),
+}
+
+/// One of the kinds, among these machines.
+pub(crate) fn tangle(rng: &mut Rng, nodes: usize) -> Tangle {
+    let all = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
+    let links = all.filter(|(from, to)| from != to);
+    let one = rng.index(nodes);
+    match rng.below(4) {
+        // Everybody hears the next one only, in one direction or in both.
+        0 => {
+            let one_way = rng.flip();
+            let is_in_ring = |(from, to): &(Slot, Slot)| {
+                (from + 1) % nodes == *to || (!one_way && (to + 1) % nodes == *from)
+            };
+            Tangle::Blocked(links.filter(|link| !is_in_ring(link)).collect())
+        }
+        // Two halves, and one that both can talk to.
+        1 => {
+            let half = |slot: Slot| (slot + nodes - one) % nodes <= nodes / 2;
+            let apart =
+                |(from, to): &(Slot, Slot)| *from != one && *to != one && half(*from) != half(*to);
+            Tangle::Blocked(links.filter(apart).collect())
+        }
+        2 => {
+            let slow = links.filter(|_| rng.flip()).collect();
+            Tangle::Clogged(slow, rng.pick(&[20, 150, 600]) * MILLISECOND)
+        }
+        _ => {
+            let kinds = Mark::HEARD;
+            let lossy = links.filter(|(from, to)| *from == one || *to == one).collect();
+            Tangle::Filtered(lossy, rng.pick(kinds))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +235,30 @@ mod tests {
             *(if mirrored { &mut symmetric } else { &mut asymmetric }) += 1;
         }
         assert!(asymmetric > 50 && symmetric > 50, "{asymmetric} {symmetric}");
+    }
+
+    #[test]
+    fn a_ring_leaves_one_way_round_and_a_bridge_one_who_talks_to_all() {
+        let mut rng = Seed(3).stream("faults", 0);
+        let (mut rings, mut bridges, mut others) = (0, 0, 0);
+        for _ in 0..400 {
+            let Tangle::Blocked(links) = tangle(&mut rng, 5) else {
+                others += 1;
+                continue;
+            };
+            let open = |from: Slot, to: Slot| from != to && !links.contains(&(from, to));
+            let rings_on = (0..5).all(|slot| open(slot, (slot + 1) % 5));
+            let bridge = (0..5).find(|one| {
+                (0..5).filter(|other| other != one).all(|o| open(*one, o) && open(o, *one))
+            });
+            if rings_on && bridge.is_none() {
+                rings += 1;
+            } else {
+                assert!(bridge.is_some(), "neither a ring nor a bridge: {links:?}");
+                bridges += 1;
+            }
+        }
+        assert!(rings > 50 && bridges > 50 && others > 100, "{rings} {bridges} {others}");
     }
 
     #[test]

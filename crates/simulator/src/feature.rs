@@ -21,18 +21,67 @@ pub enum Feature {
     Accounts,
     /// Members come and go, and the cluster grows and shrinks.
     Operator,
+    /// Leaders hand their groups over.
+    Handovers,
+    /// Disks read wrong what was synced, and removed files come back.
+    Rot,
+    /// Members are in regions far from each other.
+    Wan,
+    /// Links form rings and bridges, clog, or lose one kind of message.
+    Tangles,
+    /// Processes crash at chosen steps.
+    Ambushes,
+    /// Counters are counted and amounts transferred, on conditions, in nested transactions.
+    Counters,
+    /// Keys come and go under ranges.
+    Churn,
+    /// History is compacted at the edge of the present.
+    CompactionRaces,
+    /// Many leases begin and end together.
+    LeaseStorms,
+    /// All clients want the same few keys.
+    HotKeys,
+    /// Some values are large.
+    BigValues,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Feature; 6] = [
+    pub const ALL: [Feature; 17] = [
         Feature::RollingUpgrade,
         Feature::Leases,
         Feature::Locks,
         Feature::Membership,
         Feature::Accounts,
         Feature::Operator,
+        Feature::Handovers,
+        Feature::Rot,
+        Feature::Wan,
+        Feature::Tangles,
+        Feature::Ambushes,
+        Feature::Counters,
+        Feature::Churn,
+        Feature::CompactionRaces,
+        Feature::LeaseStorms,
+        Feature::HotKeys,
+        Feature::BigValues,
     ];
+
+    /// Whether it brings requests of its own, many a second.
+    pub(crate) const fn asks_for_much(self) -> bool {
+        matches!(
+            self,
+            Feature::RollingUpgrade
+                | Feature::Leases
+                | Feature::Locks
+                | Feature::Membership
+                | Feature::Accounts
+                | Feature::Operator
+                | Feature::Counters
+                | Feature::Churn
+                | Feature::CompactionRaces
+        )
+    }
 
     const fn chance(self) -> Chance {
         match self {
@@ -40,7 +89,11 @@ impl Feature {
             Feature::Leases => Chance::percent(40),
             Feature::Locks => Chance::percent(25),
             Feature::Membership | Feature::Accounts => Chance::percent(25),
-            Feature::Operator => Chance::percent(20),
+            Feature::Operator | Feature::Handovers => Chance::percent(20),
+            Feature::Rot | Feature::Tangles | Feature::Ambushes => Chance::percent(30),
+            Feature::Counters | Feature::Churn => Chance::percent(25),
+            Feature::CompactionRaces | Feature::LeaseStorms => Chance::percent(15),
+            Feature::Wan | Feature::HotKeys | Feature::BigValues => Chance::percent(10),
         }
     }
 
@@ -54,6 +107,13 @@ impl Feature {
         if drawn.contains(&Feature::Operator) {
             // One of them at a time.
             drawn.remove(&Feature::Membership);
+        }
+        if drawn.contains(&Feature::Operator) || drawn.contains(&Feature::Membership) {
+            // Who lost a disk for good, and who joins, has nothing to spare either.
+            drawn.remove(&Feature::Rot);
+        }
+        if drawn.contains(&Feature::Churn) {
+            drawn.remove(&Feature::CompactionRaces);
         }
         drawn
     }

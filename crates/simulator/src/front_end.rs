@@ -178,10 +178,12 @@ impl World {
             caller: self.admitted(slot, group, None),
             ask,
         };
+        self.watch_request(slot, id);
         self.tell(slot, LogEvent::Request(request));
     }
 
     fn on_reply(&mut self, request: RequestId, result: Result<Reply, RequestError>) {
+        self.watchdog.answered(request);
         if self.on_membership_reply(request, &result) || self.on_worker_reply(request, &result) {
             return;
         }
@@ -367,6 +369,7 @@ impl World {
             history.succeed(id, Some(revision.unsigned_abs()), output, now.0);
         }
         self.acknowledged += 1;
+        self.watchdog.moved(group, now.0);
         self.trace.number(revision.unsigned_abs());
         let progress = self.progress.entry((client.slot, group)).or_default();
         match pending.operation {

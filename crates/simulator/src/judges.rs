@@ -4,13 +4,17 @@
 //! Not here: the rules themselves (`checkers`).
 
 use crate::account_worker::{self, name_of};
+use crate::counter_worker::{ACCOUNTS, COUNTERS, OPENING_BALANCE, amount};
 use crate::event_heap::{Instant, MILLISECOND, SECOND};
+use crate::feature::Feature;
 use crate::lock_contender::{REGISTER, read_register};
 use crate::mark::{Mark, Marks};
 use crate::membership_operator::Tenants;
 use crate::swarm::Swarm;
 use crate::witness::Breach;
 use bytes::Bytes;
+use checkers::balance::Balances;
+use checkers::exactly_once::ExactlyOnce;
 use checkers::fencing::{self, Fencing};
 use checkers::lease::{Leases, Promise};
 use checkers::membership::{self, Configuration, Memberships};
@@ -18,7 +22,7 @@ use checkers::permissions::{self, Permissions};
 use clocks::{GroupId, NodeId};
 use consensus::{Entry, Payload};
 use std::collections::{BTreeMap, BTreeSet};
-use store::command::{Command, Envelope, SessionId};
+use store::command::{Command, Envelope, SessionId, Txn, TxnOp};
 use store::limits::LEASE_SLACK_MS;
 use store::{EventKind, RevisionEvents};
 
@@ -37,6 +41,11 @@ pub(crate) struct Judges {
     /// Per keyspace.
     pub(crate) permissions: BTreeMap<GroupId, Permissions>,
     receivers: BTreeMap<GroupId, Receiver>,
+    /// Per keyspace.
+    pub(crate) balances: BTreeMap<GroupId, Balances>,
+    exactly_once: ExactlyOnce,
+    /// The request that each value was first asked for with, per keyspace.
+    requests: BTreeMap<(GroupId, Bytes), (SessionId, u64)>,
     /// Of all groups.
     pub(crate) memberships: Memberships,
     /// Machines and members.
@@ -52,10 +61,14 @@ impl Judges {
     pub(crate) fn new(swarm: &Swarm, keyspaces: &[GroupId]) -> Judges {
         let drift_ppm = u64::from(swarm.timing.drift_ppm);
         let slack = LEASE_SLACK_MS * MILLISECOND;
+        // To log the time takes as long as to commit anything.
+        let slow = [Feature::Wan, Feature::Tangles, Feature::Ambushes, Feature::LeaseStorms];
+        let is_slow = slow.iter().any(|feature| swarm.features.contains(feature));
+        let commit = if is_slow { 1_500 * MILLISECOND } else { 0 };
         let promise = Promise {
             drift_ppm,
             margin: slack - slack / 1_000_000 * drift_ppm - ROUNDING,
-            late: 2 * SECOND,
+            late: 2 * SECOND + commit,
             late_per_leader: 1_500 * MILLISECOND,
             silence: 300 * MILLISECOND,
         };
@@ -67,6 +80,12 @@ impl Judges {
         Judges {
             permissions,
             receivers: BTreeMap::new(),
+            balances: keyspaces
+                .iter()
+                .map(|group| (*group, Balances::new(OPENING_BALANCE)))
+                .collect(),
+            exactly_once: ExactlyOnce::new(),
+            requests: BTreeMap::new(),
             leases,
             fencing,
             memberships,
@@ -92,6 +111,9 @@ impl Judges {
         *handed = last;
         let fresh = || entries.iter().filter(|entry| entry.position.index > known);
         for entry in fresh() {
+            self.marks.committed(std::slice::from_ref(entry));
+        }
+        for entry in fresh() {
             if let Payload::Membership(membership) = &entry.payload {
                 let ids = |of: &BTreeSet<NodeId>| of.iter().map(|id| id.0).collect();
                 let configuration = Configuration {
@@ -110,6 +132,15 @@ impl Judges {
         for entry in fresh() {
             let Payload::Command(command) = &entry.payload else { continue };
             let Ok(envelope) = Envelope::decode(command.clone()) else { continue };
+            for value in values_of(&envelope.command) {
+                let request = (envelope.session, envelope.sequence);
+                self.requests.entry((group, value)).or_insert(request);
+            }
+            if !matches!(envelope.command, Command::OpenSession | Command::LeaseTick { .. })
+                && receiver.is_known(&envelope)
+            {
+                self.marks.reach(Mark::CommittedTwice);
+            }
             // Whoever was let in where nobody is asked yet is nobody, and refused.
             let counts = envelope.caller.is_some() || !permissions.is_enabled();
             if receiver.is_fresh(&envelope) && counts {
@@ -148,7 +179,9 @@ impl Judges {
         change: &RevisionEvents,
         now: Instant,
     ) -> Result<(), Breach> {
+        self.executed(group, change)?;
         self.counted(group, change)?;
+        self.balanced(group, change)?;
         let Some(leases) = self.leases.get_mut(&group) else { return Ok(()) };
         let mut deleted: Vec<&[u8]> = Vec::new();
         for event in change.events.iter().filter(|event| event.pair.key.starts_with(LEASED)) {
@@ -166,6 +199,50 @@ impl Judges {
         self.marks.reach(Mark::KeysWentWithLease);
         let checked = leases.deleted(&deleted, change.revision.unsigned_abs(), now.0);
         lease_breach(group, checked)
+    }
+
+    /// A revision is where a request took effect.
+    fn executed(&mut self, group: GroupId, change: &RevisionEvents) -> Result<(), Breach> {
+        for event in change.events.iter().filter(|event| event.kind == EventKind::Put) {
+            let name = (group, event.pair.value.clone());
+            let Some(&(session, sequence)) = self.requests.get(&name) else { continue };
+            let session = session.member.0 << 32 | session.incarnation;
+            let (group, at) = (u64::from(group.0), change.revision.unsigned_abs());
+            let checked = self.exactly_once.applied(group, session, sequence, at);
+            checked.map_err(|violation| Breach {
+                invariant: "a numbered request takes effect once",
+                detail: violation.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether requests were seen to take effect.
+    pub(crate) fn has_seen_effects(&self) -> bool {
+        self.exactly_once.distinct_applied() > 0
+    }
+
+    fn balanced(&mut self, group: GroupId, change: &RevisionEvents) -> Result<(), Breach> {
+        let Some(balances) = self.balances.get_mut(&group) else { return Ok(()) };
+        let revision = change.revision.unsigned_abs();
+        let mut moved: Vec<(&[u8], i64)> = Vec::new();
+        for event in change.events.iter() {
+            let key = &event.pair.key[..];
+            let Some(amount) = amount(&event.pair) else { continue };
+            if key.starts_with(COUNTERS.as_bytes()) {
+                balance_breach(group, balances.counted(key, amount, revision))?;
+            } else if key.starts_with(ACCOUNTS.as_bytes()) {
+                moved.push((key, amount));
+            }
+        }
+        balance_breach(group, balances.moved(&moved, revision))
+    }
+
+    /// What was acknowledged of counters is there.
+    pub(crate) fn check_balances(&self) -> Result<(), Breach> {
+        let mut checked =
+            self.balances.iter().map(|(group, of)| balance_breach(*group, of.check()));
+        checked.find(Result::is_err).unwrap_or(Ok(()))
     }
 
     fn counted(&mut self, group: GroupId, change: &RevisionEvents) -> Result<(), Breach> {
@@ -200,6 +277,14 @@ struct Receiver {
 }
 
 impl Receiver {
+    /// Whether a request of this number stands before it.
+    fn is_known(&self, envelope: &Envelope) -> bool {
+        let known = self.open.get(&envelope.session);
+        known.is_some_and(|(answered, applied)| {
+            envelope.sequence < *answered || applied.contains(&envelope.sequence)
+        })
+    }
+
     /// Whether the request, which stands behind all those before it, is executed there.
     fn is_fresh(&mut self, envelope: &Envelope) -> bool {
         let session = envelope.session;
@@ -217,6 +302,37 @@ impl Receiver {
         *applied = applied.split_off(answered);
         fresh
     }
+}
+
+/// The values that a command may put.
+fn values_of(command: &Command) -> Vec<Bytes> {
+    fn of_txn(txn: &Txn, values: &mut Vec<Bytes>) {
+        for op in txn.success.iter().chain(&txn.failure) {
+            match op {
+                TxnOp::Put(put) => values.push(put.value.clone()),
+                TxnOp::Txn(txn) => of_txn(txn, values),
+                TxnOp::Range(_) | TxnOp::DeleteRange(_) => {}
+            }
+        }
+    }
+    let mut values = Vec::new();
+    match command {
+        Command::Put(put) => values.push(put.value.clone()),
+        Command::Txn(txn) => of_txn(txn, &mut values),
+        _ => {}
+    }
+    values
+}
+
+/// Says which promise about counters and transfers is broken.
+fn balance_breach(
+    group: GroupId,
+    checked: Result<(), checkers::balance::Violation>,
+) -> Result<(), Breach> {
+    checked.map_err(|violation| Breach {
+        invariant: "counters count and transfers keep the sum",
+        detail: format!("{group}: {violation}"),
+    })
 }
 
 /// Says which promise about users is broken.

@@ -1,14 +1,17 @@
 //! Planted bugs: each must be caught within a budget of seeds, or the checks are hollow.
 //!
-//! They sit in the simulated world, outside the production code: a disk that lies, clocks beyond
-//! their bound, a front end that skips a step. Switched on by tests only.
+//! Some sit in the simulated world, outside the production code: a disk that lies, clocks beyond
+//! their bound, a front end that skips a step. The others are those of the core (`mutants`), which
+//! only builds for tests hold. Not here: what a seed draws (`swarm`), the worlds in which bugs of
+//! the core show (`mutant_worlds`).
 
 use crate::disk::SyncPromise;
 use crate::event_heap::{MILLISECOND, SECOND};
 use crate::faults::FaultKind;
 use crate::feature::Feature;
-use crate::network::NetworkKind;
+use crate::mutant_worlds::{long_leases, shape_for};
 use crate::swarm::Swarm;
+use mutants::Bug;
 
 /// A planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +50,10 @@ pub enum Mutant {
     NestedUnchecked,
     /// Reads are answered whoever asks.
     ReadUnchecked,
+    /// The log machine's thread samples the time before it drains its queue.
+    SampledBeforeDrain,
+    /// One in the core.
+    Core(Bug),
 }
 
 impl Mutant {
@@ -62,12 +69,28 @@ impl Mutant {
             Mutant::TableForgotten => &[Feature::Membership],
             Mutant::EmptyDiskReturns | Mutant::AnsweredBeforeAdoption => &[Feature::Operator],
             Mutant::NestedUnchecked | Mutant::ReadUnchecked => &[Feature::Accounts],
+            Mutant::Core(Bug::SlackRemoved | Bug::DeposedTick | Bug::LeasesNotInSnapshot) => {
+                &[Feature::Leases]
+            }
+            Mutant::Core(Bug::LeaseKeptInTransfer) => &[Feature::Handovers],
             _ => &[],
         }
     }
 
+    /// The one to be planted in the core.
+    pub(crate) const fn bug(self) -> Option<Bug> {
+        match self {
+            Mutant::Core(bug) => Some(bug),
+            _ => None,
+        }
+    }
+
     /// All of them.
-    pub const ALL: [Mutant; 17] = [
+    pub fn all() -> impl Iterator<Item = Mutant> {
+        Mutant::OF_THE_WORLD.into_iter().chain(Bug::ALL.map(Mutant::Core))
+    }
+
+    const OF_THE_WORLD: [Mutant; 18] = [
         Mutant::NoSync,
         Mutant::ClocksBeyondBound,
         Mutant::ReadWithoutBarrier,
@@ -85,6 +108,7 @@ impl Mutant {
         Mutant::AnsweredBeforeAdoption,
         Mutant::NestedUnchecked,
         Mutant::ReadUnchecked,
+        Mutant::SampledBeforeDrain,
     ];
 
     /// Makes the world one in which the bug can show.
@@ -95,23 +119,16 @@ impl Mutant {
                 swarm.faults.insert(FaultKind::PowerLossOfAll, 6 * SECOND);
             }
             Mutant::ClocksBeyondBound => {
-                swarm.timing.heartbeat_interval = 100 * MILLISECOND;
-                swarm.timing.election_timeout = 600 * MILLISECOND;
-                swarm.timing.lease = 500 * MILLISECOND;
-                swarm.timing.drift_ppm = 200;
-                swarm.timing.rate_error_max = 500_000;
-                swarm.nodes = 3;
                 // Leaders become slow after they were elected, and are cut off then.
-                swarm.faults.clear();
-                swarm.faults.insert(FaultKind::Partition, SECOND);
-                swarm.faults.insert(FaultKind::ClockRate, 700 * MILLISECOND);
-                // Clients that go on reading at a leader which cannot write any more.
-                swarm.workload.timeout = 150 * MILLISECOND;
-                swarm.workload.clients_per_node = 10;
-                swarm.workload.keys = 10;
-                swarm.workload.mix = [25, 60, 5, 2, 2, 2, 2, 0, 1, 1];
-                swarm.network.kind = NetworkKind::Stream;
+                let faults = [(FaultKind::Partition, 1_000), (FaultKind::ClockRate, 700)];
+                long_leases(swarm, &faults);
+                swarm.timing.rate_error_max = 500_000;
             }
+            Mutant::SampledBeforeDrain => {
+                long_leases(swarm, &[(FaultKind::Pause, 700), (FaultKind::Partition, 700)]);
+                swarm.workload.timeout = 1_500 * MILLISECOND;
+            }
+            Mutant::Core(bug) => shape_for(bug, swarm),
             Mutant::ReadWithoutBarrier
             | Mutant::DivergingMember
             | Mutant::WatchResumesLate

@@ -29,6 +29,22 @@ pub(crate) struct NetworkProfile {
     pub(crate) duplication: Chance,
     /// Messages under way per link at most; more are dropped, as by a full send queue.
     pub(crate) capacity: usize,
+    /// Nanoseconds of silence after which a blocked connection is given up: at least, at most.
+    pub(crate) keep_alive: (u64, u64),
+    /// The region of each machine; empty: all are in one.
+    pub(crate) regions: Vec<usize>,
+    /// Nanoseconds from region to region, on top.
+    pub(crate) distances: [[u64; 3]; 3],
+}
+
+impl NetworkProfile {
+    fn distance(&self, from: Slot, to: Slot) -> u64 {
+        let region = |slot: Slot| self.regions.get(slot).copied();
+        match (region(from), region(to)) {
+            (Some(from), Some(to)) => self.distances[from][to],
+            _ => 0,
+        }
+    }
 }
 
 /// What a connection promises.
@@ -64,6 +80,8 @@ struct Link {
     under_way: usize,
     /// Stream: what waits for the block to end, in order.
     held: Vec<Packet>,
+    /// Nanoseconds on top of every delay, while it is clogged.
+    clogged: u64,
 }
 
 #[derive(Clone, Default)]
@@ -162,6 +180,11 @@ impl Network {
         self.link(from, to).blocks += 1;
     }
 
+    /// Lets everything on the link take longer; 0 ends it.
+    pub(crate) fn clog(&mut self, from: Slot, to: Slot, nanos: u64) {
+        self.link(from, to).clogged = nanos;
+    }
+
     /// Takes one block away; returns what was held up and arrives now, in order.
     pub(crate) fn unblock(&mut self, from: Slot, to: Slot) -> Vec<Packet> {
         let link = self.link(from, to);
@@ -204,13 +227,17 @@ impl Network {
     }
 
     fn is_current(&mut self, packet: &Packet) -> bool {
+        // What was sent before the other side died may still come in, until its end is noticed.
+        let side = usize::from(packet.to > packet.from);
         let connection = self.connection(packet.from, packet.to);
-        connection.up && connection.number == packet.connection
+        let is_open = connection.up || connection.believed[side];
+        is_open && connection.number == packet.connection
     }
 
     fn delivery_time(&mut self, now: Instant, from: Slot, to: Slot) -> Instant {
         let jitter = self.rng.exponential(self.profile.mean_jitter);
-        let at = now.after(self.profile.min_delay + jitter);
+        let distance = self.profile.distance(from, to) + self.link(from, to).clogged;
+        let at = now.after(self.profile.min_delay + distance + jitter);
         let kind = self.profile.kind;
         let link = self.link(from, to);
         link.under_way += 1;
@@ -243,6 +270,9 @@ mod tests {
             loss: Chance::percent(30),
             duplication: Chance::percent(20),
             capacity: 100_000,
+            keep_alive: (1, 2),
+            regions: Vec::new(),
+            distances: [[0; 3]; 3],
         };
         let mut network = Network::new(3, profile, Seed(5).stream("network", 0));
         network.connect(0, 1);
@@ -290,6 +320,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_before_the_end_arrives_until_the_end_is_noticed() {
+        let mut network = network(NetworkKind::Stream);
+        let sent = network.send(Instant(0), 0, 1, frame(1)).remove(0).1;
+        network.disconnect(0, 1);
+        assert!(network.arrive(sent.clone()).is_some());
+        assert!(network.learn_closed(1, 0));
+        assert!(network.arrive(sent).is_none());
+    }
+
+    #[test]
     fn nothing_arrives_on_another_connection_than_it_was_sent_on() {
         let mut network = network(NetworkKind::Stream);
         let sent = network.send(Instant(0), 0, 1, frame(1)).remove(0).1;
@@ -297,6 +337,23 @@ mod tests {
         assert!(network.send(Instant(0), 0, 1, frame(2)).is_empty());
         network.connect(0, 1);
         assert!(network.arrive(sent).is_none());
+    }
+
+    #[test]
+    fn distance_and_clogging_are_per_direction() {
+        let mut network = network(NetworkKind::Datagram);
+        network.profile.loss = Chance(0);
+        network.profile.regions = vec![0, 1, 1];
+        network.profile.distances[0][1] = 1_000_000;
+        let delay = |network: &mut Network, from, to| {
+            network.send(Instant(0), from, to, frame(1)).remove(0).0.0
+        };
+        assert!(delay(&mut network, 0, 1) > 1_000_000);
+        assert!(delay(&mut network, 1, 0) < 1_000_000);
+        network.clog(1, 0, 5_000_000);
+        assert!(delay(&mut network, 1, 0) > 5_000_000);
+        network.clog(1, 0, 0);
+        assert!(delay(&mut network, 1, 0) < 1_000_000);
     }
 
     #[test]

@@ -36,6 +36,12 @@ impl NodeClock {
         Monotonic(self.reading + u64::try_from(shown).expect("a clock never runs backwards"))
     }
 
+    /// Since when it runs as it does.
+    #[must_use]
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
     /// What the wall clock reads.
     #[must_use]
     pub(crate) fn wall(&self, now: Instant) -> WallTime {

@@ -4,6 +4,7 @@
 //! The log machine, the applier, the watch hub and the front end have a queue each and run in any
 //! order, as their threads would. Invariant: whatever is in a queue is lost with the process.
 
+use crate::ambush::Ambush;
 use crate::disk::{Crash, SimDisk};
 use crate::event_heap::Instant;
 use crate::front_end::FrontWork;
@@ -11,6 +12,7 @@ use crate::network::Slot;
 use crate::node_clock::NodeClock;
 use crate::watchers::{HubWork, Hubs};
 use clocks::{GroupId, LogIndex, NodeId};
+use consensus::Role;
 use replica::{Applier, ApplierEvent, CoreConfig, LogEvent, LogMachine};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -60,6 +62,8 @@ pub(crate) struct Process {
     pub(crate) scheduled: [bool; 4],
     /// What the log machine does next.
     pub(crate) stage: Stage,
+    /// When the log machine was woken last.
+    pub(crate) woken: Instant,
     /// When the log machine will be woken for its deadline.
     pub(crate) wake_at: Option<Instant>,
     /// Whether the applier has background work to do.
@@ -68,6 +72,10 @@ pub(crate) struct Process {
     pub(crate) witnessed: BTreeMap<GroupId, LogIndex>,
     /// Effects that it still hands out, and the crash after them.
     pub(crate) doom: Option<(u32, Crash)>,
+    /// Where it crashes.
+    pub(crate) ambush: Option<Ambush>,
+    /// Its role in each group.
+    pub(crate) roles: BTreeMap<GroupId, Role>,
 }
 
 impl Process {
@@ -82,10 +90,13 @@ impl Process {
             front_queue: VecDeque::new(),
             scheduled: [false; 4],
             stage: Stage::Drain,
+            woken: Instant::default(),
             wake_at: None,
             wants_idle: false,
             witnessed: BTreeMap::new(),
             doom: None,
+            ambush: None,
+            roles: BTreeMap::new(),
         }
     }
 }

@@ -47,8 +47,10 @@ impl Profile {
         match self {
             Profile::Swarm => {}
             Profile::Calm => {
-                // Faults that a feature is made of stay: an upgrade, a replacement.
-                swarm.faults.retain(|kind, _| !FaultKind::ALL.contains(kind));
+                // What a feature is made of stays.
+                let is_planned =
+                    |kind: &FaultKind| matches!(kind, FaultKind::Upgrade | FaultKind::Replacement);
+                swarm.faults.retain(|kind, _| is_planned(kind));
             }
             Profile::Hostile => {
                 for kind in FaultKind::ALL {

@@ -13,6 +13,7 @@ use crate::report::{SeedReport, Totals, Violation};
 use crate::rng::Seed;
 use crate::swarm::Swarm;
 use crate::trace_stream::{Listener, TRACE_VERSION, TraceEvent};
+use mutants::Assertions;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,6 +30,10 @@ pub struct Options {
     pub plan: Plan,
     /// A planted bug, in tests of the checks.
     pub mutant: Option<Mutant>,
+    /// The world in which the bug would show, without the bug: nothing may be found there.
+    pub control: bool,
+    /// Whether the core's own assertions stop a run; off, the checkers have to.
+    pub assertions: Assertions,
     /// What to exercise; none: what the seed draws.
     pub features: Option<BTreeSet<Feature>>,
     /// What goes wrong, as far as it did in an earlier run; none: what the seed draws.
@@ -48,6 +53,8 @@ impl Default for Options {
         Options {
             plan,
             mutant: None,
+            control: false,
+            assertions: Assertions::On,
             features: None,
             faults: None,
             profile: Profile::default(),
@@ -70,6 +77,8 @@ pub fn run_seed_heard(seed: u64, options: &Options, listener: Listener) -> SeedR
 }
 
 fn run(seed: u64, options: &Options, listener: Option<Listener>) -> SeedReport {
+    let bug = options.mutant.and_then(Mutant::bug).filter(|_| !options.control);
+    let _planted = mutants::plant(bug, options.assertions);
     let mut swarm = Swarm::draw(Seed(seed));
     swarm.nodes = options.nodes.unwrap_or(swarm.nodes);
     let features = match (&options.features, options.mutant) {
@@ -103,7 +112,7 @@ fn run(seed: u64, options: &Options, listener: Option<Listener>) -> SeedReport {
             at: world.heap.now(),
         });
     }
-    if report.violation.is_none() && options.clients.is_none() {
+    if report.violation.is_none() && options.clients.is_none() && options.mutant.is_none() {
         report.violation = too_little(&report, &world);
     }
     report

@@ -3,7 +3,9 @@
 //! The log machine is interrupted now and then between taking its events, sampling the clock and
 //! handing out effects, as a thread may be. Not here: what the machines do (`replica`, `store`).
 
+use crate::ambush;
 use crate::cluster::{Event, World};
+use crate::coverage;
 use crate::disk::Crash;
 use crate::event_heap::{Instant, MICROSECOND, MILLISECOND};
 use crate::front_end::FrontWork;
@@ -31,6 +33,9 @@ impl World {
         let Some(process) = &mut node.process else { return };
         if std::mem::replace(&mut process.scheduled[machine as usize], true) {
             return;
+        }
+        if machine == Machine::Log {
+            process.woken = self.heap.now();
         }
         let mut delay = self.rng.exponential(scheduling.mean_delay);
         if self.rng.chance(scheduling.stall) {
@@ -61,7 +66,10 @@ impl World {
 
     fn step_log(&mut self, slot: Slot) {
         let split = self.swarm.scheduling.split;
-        let now = self.heap.now();
+        let mut now = self.heap.now();
+        if self.mutant == Some(Mutant::SampledBeforeDrain) {
+            now = self.process(slot).woken.max(self.nodes[slot].clock.since());
+        }
         loop {
             let node = &mut self.nodes[slot];
             let process = node.process.as_mut().expect("it steps");
@@ -94,7 +102,9 @@ impl World {
     fn emit_log(&mut self, slot: Slot) {
         self.process(slot).stage = Stage::Drain;
         while let Some(effect) = self.process(slot).log.poll() {
+            let step = ambush::of_log(&effect);
             self.on_log_effect(slot, effect);
+            self.spring_ambush(slot, step);
             if self.must_stop(slot) {
                 return;
             }
@@ -126,6 +136,7 @@ impl World {
         } else if !self.excuse_removed(slot)
             && !self.excuse_old_build(slot, Mark::OldBuildStopped)
             && !self.excuse_departed(slot)
+            && !self.excuse_rotten(slot, Mark::RottenReadStopped)
         {
             self.violate("no node stops by itself", format!("node {slot}: {sentence}"));
         }
@@ -161,17 +172,20 @@ impl World {
                 }
             }
             LogEffect::Applier(event) => {
+                self.marks.reach_some(coverage::of_applier_event(&event));
                 if let Some(event) = self.witness_applier_event(slot, event) {
                     self.process(slot).applier_queue.push_back(event);
                     self.wake(slot, Machine::Applier);
                 }
             }
             LogEffect::Reply { request, result } => {
+                self.marks.reach_some(coverage::of_ending(&result));
                 self.process(slot).front_queue.push_back(FrontWork::Reply(request, result));
                 self.wake(slot, Machine::Front);
             }
             LogEffect::RoleChanged { group, role, term, .. } => {
                 self.trace.number(term.0);
+                self.mark_role(slot, group, role);
                 let (node, term_number, role_name) = (slot, term.0, role_name(role));
                 let group_number = group.0;
                 self.observe(|| TraceEvent::Role {
@@ -239,6 +253,7 @@ impl World {
             self.wake(slot, Machine::Applier);
         } else if std::mem::take(&mut process.wants_idle) {
             process.applier_queue.push_back(ApplierEvent::Idle);
+            self.marks.reach(Mark::BackgroundWork);
             self.wake(slot, Machine::Applier);
         }
         self.witness_state(slot);
@@ -246,7 +261,10 @@ impl World {
 
     fn drain_applier(&mut self, slot: Slot) {
         while let Some(effect) = self.process(slot).applier.poll() {
+            let step = ambush::of_applier(&effect);
+            self.marks.reach_some(coverage::of_applier_effect(&effect));
             self.on_applier_effect(slot, effect);
+            self.spring_ambush(slot, step);
             if self.must_stop(slot) {
                 return;
             }
@@ -274,12 +292,12 @@ impl World {
             }
             ApplierEffect::Watch { group, revision, events } => {
                 let known = self.witness.keyspace(group).map_or(0, Keyspace::revision);
-                let checked = self.witness.events(slot, group, revision, &events);
-                self.check(checked);
                 for change in events.iter().filter(|change| change.revision > known) {
                     let checked = self.judges.changed(group, change, self.heap.now());
                     self.check(checked);
                 }
+                let checked = self.witness.events(slot, group, revision, &events);
+                self.check(checked);
                 self.push_hub(slot, HubWork::Applied(group, revision, events));
             }
             ApplierEffect::WatchReset { group, revision } => {
@@ -307,6 +325,7 @@ impl World {
         if !at_once {
             self.nodes[slot].engine.flush().expect("memory does not fail");
         }
+        self.marks.reach(Mark::EngineFlushed);
         self.process(slot).applier_queue.push_back(ApplierEvent::Flushed);
         self.wake(slot, Machine::Applier);
     }

@@ -5,7 +5,7 @@
 //! Sizes are small on purpose, so that segments roll, windows fill and snapshots are needed within
 //! a minute. Not here: what a fault does (`faults`), what clients do (`workload`).
 
-use crate::disk::{DiskProfile, SyncPromise};
+use crate::disk::{DirectoryEntries, DiskProfile, SyncPromise};
 use crate::event_heap::{MICROSECOND, MILLISECOND, SECOND};
 use crate::faults::FaultKind;
 use crate::feature::Feature;
@@ -44,6 +44,8 @@ pub(crate) struct Swarm {
     pub(crate) spares: usize,
     /// Members that begin with an old build.
     pub(crate) old_builds: BTreeSet<Slot>,
+    /// Nanoseconds for which a crashed process stays down, at most.
+    pub(crate) downtime_max: u64,
     /// Faults that are on, and the mean nanoseconds between two of a kind.
     pub(crate) faults: BTreeMap<FaultKind, u64>,
 }
@@ -134,6 +136,8 @@ pub(crate) struct WorkloadProfile {
     pub(crate) timeout: u64,
     /// Largest value in bytes.
     pub(crate) value_bytes: usize,
+    /// How often a value is a big one, and of how many bytes at most.
+    pub(crate) big_value: (Chance, usize),
     /// Relative frequency of each kind of operation, in the order of `workload::Kind`.
     pub(crate) mix: [u32; 10],
 }
@@ -158,6 +162,7 @@ impl Swarm {
             features: BTreeSet::new(),
             spares: 0,
             old_builds: BTreeSet::new(),
+            downtime_max: 10 * SECOND,
             faults: draw_faults(rng),
         }
     }
@@ -166,8 +171,10 @@ impl Swarm {
     pub(crate) fn exercise(&mut self, seed: Seed, feature: Feature) {
         let rng = &mut seed.stream("exercise", feature as u64);
         self.features.insert(feature);
-        // What a feature asks for, others leave to it: a seed takes no longer for it.
-        self.workload.mean_think += self.workload.mean_think / 4;
+        if feature.asks_for_much() {
+            // What it asks for, others leave to it: a seed takes no longer for it.
+            self.workload.mean_think += self.workload.mean_think / 4;
+        }
         match feature {
             Feature::RollingUpgrade => {
                 let upgraded = rng.index(self.nodes);
@@ -182,8 +189,55 @@ impl Swarm {
             Feature::Operator => self.spares = SPARES,
             // Which request came first must not hang on which session was given up.
             Feature::Accounts => self.sizes.sessions_max = 1_024,
-            Feature::Leases | Feature::Locks => {}
+            Feature::Rot => {
+                self.disk.entries = DirectoryEntries::Undurable;
+                let mean = FaultKind::Corruption.mean_interval() * rng.pick(&[1, 2]);
+                self.faults.insert(FaultKind::Corruption, mean);
+            }
+            Feature::Wan => self.go_far_apart(rng),
+            Feature::Tangles => {
+                self.faults.insert(FaultKind::Tangle, FaultKind::Tangle.mean_interval());
+            }
+            Feature::Ambushes => {
+                self.faults.insert(FaultKind::Ambush, FaultKind::Ambush.mean_interval());
+            }
+            Feature::HotKeys => {
+                self.workload.keys = rng.between(2, 4);
+                self.workload.key_lifetime = 2 * SECOND;
+            }
+            Feature::BigValues => {
+                self.workload.big_value = (Chance::percent(2), 64 << 10);
+            }
+            Feature::Leases
+            | Feature::Locks
+            | Feature::Handovers
+            | Feature::Counters
+            | Feature::Churn
+            | Feature::CompactionRaces
+            | Feature::LeaseStorms => {}
         }
+    }
+}
+
+impl Swarm {
+    /// Puts every machine into one of three regions; those who wait for answers wait longer.
+    fn go_far_apart(&mut self, rng: &mut Rng) {
+        let machines = self.nodes + SPARES;
+        self.network.regions = (0..machines).map(|_| rng.index(3)).collect();
+        let mut distance = || rng.pick(&[2, 10, 35]) * MILLISECOND;
+        let (a, b, c) = (distance(), distance(), distance());
+        self.network.distances = [[0, a, b], [a, 0, c], [b, c, 0]];
+        self.timing.heartbeat_interval = 100 * MILLISECOND;
+        self.timing.election_timeout = 1_000 * MILLISECOND;
+        self.timing.lease = self.timing.lease.min(400 * MILLISECOND);
+        self.workload.timeout = 1_500 * MILLISECOND;
+        self.workload.clients_per_node = 12;
+        // Distance costs time, and with small windows all throughput.
+        self.sizes.append_entries = self.sizes.append_entries.max(64);
+        self.sizes.append_bytes = self.sizes.append_bytes.max(16 << 10);
+        self.sizes.inflight_messages = self.sizes.inflight_messages.max(16);
+        self.network.capacity = self.network.capacity.max(1_024);
+        self.sizes.snapshot_chunk_bytes = self.sizes.snapshot_chunk_bytes.max(8 << 10);
     }
 }
 
@@ -277,6 +331,9 @@ fn draw_network(rng: &mut Rng) -> NetworkProfile {
         loss: Chance::percent(rng.pick(&[0, 1, 5, 10])),
         duplication: Chance::percent(rng.pick(&[0, 1, 10, 50])),
         capacity: rng.pick(&[64, 1_024, 16_384]),
+        keep_alive: (SECOND, 4 * SECOND),
+        regions: Vec::new(),
+        distances: [[0; 3]; 3],
     }
 }
 
@@ -286,6 +343,7 @@ fn draw_disk(rng: &mut Rng) -> DiskProfile {
         stall: Chance(rng.pick(&[0, 100, 3_000])),
         mean_stall: rng.pick(&[20, 100]) * MILLISECOND,
         sync: SyncPromise::Kept,
+        entries: DirectoryEntries::Durable,
     }
 }
 
@@ -348,6 +406,7 @@ fn draw_workload(rng: &mut Rng, nodes: usize, very_lossy: bool) -> WorkloadProfi
         mean_think,
         timeout: rng.pick(&[700, 1_500]) * MILLISECOND,
         value_bytes: rng.pick(&[16, 64, 400]),
+        big_value: (Chance(0), 0),
         mix: [30, 25, 15, 5, 6, 8, 5, rng.pick(&[0, 1, 2]), 4, 4],
     }
 }

@@ -23,6 +23,11 @@ impl World {
             self.judge_durability(group);
         }
         self.judge_watchers();
+        let checked = self.judges.check_balances();
+        self.check(checked);
+        if !self.judges.has_seen_effects() {
+            self.violate("requests take effect", "none was seen to".to_string());
+        }
         let (entries, states) = self.witness.compared();
         if entries == 0 || states == 0 {
             self.violate("members are compared", format!("{entries} entries, {states} states"));

@@ -5,6 +5,7 @@
 
 use crate::cluster::{Event, Phase, World};
 use crate::event_heap::MILLISECOND;
+use crate::mark::Mark;
 use crate::mutant::Mutant;
 use crate::network::Slot;
 use crate::process::Machine;
@@ -239,10 +240,12 @@ impl World {
                 return self.violate("sound watches are not canceled", detail);
             }
             // What it lacks is forgotten: it goes on with the oldest that is not.
+            self.marks.reach(Mark::WatchCompacted);
             watcher.next = watcher.next.max(response.compact_revision);
             return self.cut_off(index);
         }
         if response.progress {
+            self.marks.reach(Mark::WatchProgress);
             watcher.next = watcher.next.max(response.revision + 1);
             watcher.recording.received.push(Received::Progress(response.revision.unsigned_abs()));
         }

@@ -13,7 +13,8 @@ use checkers::agreement::{Agreement, Violation};
 use clocks::{GroupId, LogIndex, Term};
 use consensus::{Entry, Payload};
 use std::collections::BTreeMap;
-use store::range::{KeyValue, Revision};
+use std::ops::Bound;
+use store::range::{KeyRange, KeyValue, Projection, Range, Revision, SortOrder, SortTarget};
 use store::reply::RangeReply;
 use store::{Event, RevisionEvents};
 
@@ -289,6 +290,61 @@ impl Keyspace {
         }
         let detail = format!("at revision {revision}, {keys:?}: {found:?}, not {expected:?}");
         breach("a read shows the state of its revision", detail)
+    }
+}
+
+impl Keyspace {
+    /// A range read now must show what is there, as it was asked for.
+    pub(crate) fn answers(&self, range: &Range, reply: &RangeReply) -> Result<(), Breach> {
+        let bounds = match range.keys.clone() {
+            KeyRange::Key(key) => (Bound::Included(key.clone()), Bound::Included(key)),
+            KeyRange::Span { start, end } => (Bound::Included(start), Bound::Excluded(end)),
+            KeyRange::From(start) => (Bound::Included(start), Bound::Unbounded),
+        };
+        let there: Vec<&KeyValue> = self
+            .versions
+            .range(bounds)
+            .filter_map(|(key, _)| self.version(key, reply.revision))
+            .collect();
+        let wanted = |pair: &&KeyValue| pair.mod_revision >= range.min_mod_revision;
+        let matching = there.iter().copied().filter(wanted).count();
+        let limit = usize::try_from(range.limit).ok().filter(|limit| *limit > 0);
+        let shown = match range.projection {
+            Projection::CountOnly => 0,
+            Projection::Full | Projection::KeysOnly => matching.min(limit.unwrap_or(usize::MAX)),
+        };
+        let same = |pair: &KeyValue| {
+            let there = self.version(&pair.key, reply.revision);
+            there.filter(wanted).is_some_and(|there| match range.projection {
+                Projection::KeysOnly => pair.value.is_empty() && pair.version == there.version,
+                _ => pair == there,
+            })
+        };
+        let is_sound = usize::try_from(reply.count) == Ok(there.len())
+            && reply.pairs.len() == shown
+            && reply.pairs.iter().all(same)
+            && is_sorted(range, &reply.pairs);
+        if is_sound {
+            return Ok(());
+        }
+        let detail = format!("{range:?} was answered by {reply:?}, there is {there:?}");
+        breach("a range shows the state of its revision", detail)
+    }
+}
+
+fn is_sorted(range: &Range, pairs: &[KeyValue]) -> bool {
+    let ordered = |one: &KeyValue, other: &KeyValue| match range.sort_target {
+        SortTarget::Key => one.key.cmp(&other.key),
+        SortTarget::Version => one.version.cmp(&other.version),
+        SortTarget::Create => one.create_revision.cmp(&other.create_revision),
+        SortTarget::Mod => one.mod_revision.cmp(&other.mod_revision),
+        SortTarget::Value => one.value.cmp(&other.value),
+    };
+    match range.sort_order {
+        SortOrder::Descend => pairs.is_sorted_by(|one, other| ordered(one, other).is_ge()),
+        SortOrder::None | SortOrder::Ascend => {
+            pairs.is_sorted_by(|one, other| ordered(one, other).is_le())
+        }
     }
 }
 

@@ -129,6 +129,10 @@ impl World {
             return;
         }
         let wish = worker.behaviour.wish(now, &mut self.judges);
+        if let What::Write(Command::Compact { revision }) = wish.what {
+            let compacted = self.compacted.entry(wish.group).or_default();
+            *compacted = revision.max(*compacted);
+        }
         let request = RequestId(self.next_request);
         self.next_request += 1;
         let slot = worker.slot;
@@ -155,6 +159,7 @@ impl World {
         if self.mutant == Some(Mutant::GateIgnored) {
             self.ignore_gate(slot);
         }
+        self.watch_request(slot, request);
         self.tell(slot, LogEvent::Request(Request { id: request, group, deadline, caller, ask }));
         self.serve_operator();
     }
@@ -231,6 +236,10 @@ impl World {
         }
         let changed = matches!(heard, Heard::Written(Outcome::Members(_)));
         let slot = self.workers[index].slot;
+        if matches!(result, Err(RequestError::NotLeader)) {
+            // Somebody else does.
+            self.workers[index].slot = self.rng.index(self.nodes.len());
+        }
         self.worker_hears(index, heard);
         if changed && !self.is_over() {
             self.check_adopted(slot);
@@ -259,7 +268,14 @@ impl World {
             };
         }
         match reader.range(&range).expect("memory does not fail") {
-            Ok(reply) => Heard::Read(reply),
+            Ok(reply) => {
+                let checked = match self.witness.keyspace(group) {
+                    Some(keyspace) => keyspace.answers(&range, &reply),
+                    None => Ok(()),
+                };
+                self.check(checked);
+                Heard::Read(reply)
+            }
             Err(error) => Heard::Refused(error),
         }
     }

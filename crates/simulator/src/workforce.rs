@@ -1,8 +1,12 @@
 //! Who works in a seed: the workers of every feature that it exercises.
 
 use crate::account_worker::{AuthUser, Superuser};
+use crate::churn_worker::{ChurnWorker, Compacting};
+use crate::counter_worker::CounterWorker;
 use crate::feature::Feature;
+use crate::handover_worker::HandoverWorker;
 use crate::lease_holder::LeaseHolder;
+use crate::lease_storm::LeaseStorm;
 use crate::lock_contender::LockContender;
 use crate::membership_operator::Operator;
 use crate::rng::Seed;
@@ -15,6 +19,10 @@ const LEASE_HOLDERS: usize = 4;
 const LOCK_CONTENDERS: usize = 3;
 /// Users of each keyspace.
 const AUTH_USERS: usize = 4;
+/// Clients of counters, of churning ranges, and of leases that come together.
+const COUNTER_WORKERS: usize = 4;
+const CHURN_WORKERS: usize = 3;
+const LEASE_STORM: usize = 16;
 
 /// All workers of a seed.
 pub(crate) fn hire(seed: Seed, swarm: &Swarm, keyspaces: &[GroupId]) -> Vec<Worker> {
@@ -44,5 +52,26 @@ pub(crate) fn hire(seed: Seed, swarm: &Swarm, keyspaces: &[GroupId]) -> Vec<Work
         });
     }
     add(Feature::Operator, 1, &|number| Box::new(Operator::new(seed.stream("behaviour", number))));
+    for &group in keyspaces {
+        let rng = |number| seed.stream("behaviour", number);
+        add(Feature::Counters, COUNTER_WORKERS, &|number| {
+            Box::new(CounterWorker::new(number, group, rng(number)))
+        });
+        let churn = |compacting| {
+            move |number| -> Box<dyn Behaviour> {
+                Box::new(ChurnWorker::new(number, group, compacting, rng(number)))
+            }
+        };
+        add(Feature::Churn, CHURN_WORKERS, &churn(Compacting::Never));
+        add(Feature::CompactionRaces, CHURN_WORKERS, &churn(Compacting::AtTheEdge));
+        add(Feature::LeaseStorms, LEASE_STORM, &|number| {
+            Box::new(LeaseStorm::new(number, group, rng(number)))
+        });
+    }
+    for &group in keyspaces {
+        add(Feature::Handovers, 1, &|number| {
+            Box::new(HandoverWorker::new(group, seed.stream("behaviour", number)))
+        });
+    }
     workers
 }

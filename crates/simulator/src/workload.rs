@@ -294,7 +294,9 @@ impl ClientMind {
     fn fresh_value(&mut self, profile: &WorkloadProfile) -> Bytes {
         self.written += 1;
         let mut value = format!("{}.{}", self.number, self.written).into_bytes();
-        let len = self.rng.index(profile.value_bytes + 1);
+        let (big, bytes) = profile.big_value;
+        let bytes = if self.rng.chance(big) { bytes } else { profile.value_bytes };
+        let len = self.rng.index(bytes + 1);
         if value.len() < len {
             value.resize(len, b'.');
         }

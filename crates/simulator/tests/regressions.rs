@@ -1,6 +1,6 @@
 //! Seeds that once failed, each named after what it found.
 
-use simulator::{Feature, Options, run_seed};
+use simulator::{Bug, Feature, Mutant, Options, run_seed};
 
 fn must_pass(seed: u64, features: &'static [Feature]) {
     let report = run_seed(
@@ -34,4 +34,16 @@ fn a_snapshot_is_followed_by_the_log_from_where_it_ends() {
 fn what_a_member_admits_its_leader_does_not_refuse() {
     let report = run_seed(276_973_702, &Options::default());
     assert!(report.violation.is_none(), "{report}");
+}
+
+/// A state salvaged from behind rotten sectors began after the last entry before them, and the next
+/// entry left a gap in the log: the member stopped at every start.
+#[test]
+fn a_salvaged_state_begins_after_the_last_entry() {
+    let world = Some(Mutant::Core(Bug::DamageUnmarked));
+    let options = Options { mutant: world, control: true, ..Options::default() };
+    for seed in [6, 8] {
+        let report = run_seed(seed, &options);
+        assert!(report.violation.is_none(), "{report}");
+    }
 }

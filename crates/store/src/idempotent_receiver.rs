@@ -190,6 +190,14 @@ impl IdempotentReceiver {
             && opened.is_some_and(|known| id.incarnation <= known.highest)
     }
 
+    /// The planted bug: sessions stay, and what they asked is forgotten.
+    pub(crate) fn forget_requests(&mut self) {
+        for (id, session) in &mut self.sessions {
+            *session = Session { last_used: session.last_used, ..Session::default() };
+            self.dirty_sessions.insert(*id);
+        }
+    }
+
     /// The sessions that are open.
     pub(crate) fn open_sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.sessions.keys().copied()

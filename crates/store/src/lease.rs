@@ -21,6 +21,7 @@ use crate::reply::StoreError;
 use crate::versioned_value::Stop;
 use crate::versioned_value::write::RevisionWriter;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use mutants::{Bug, planted};
 use std::collections::BTreeSet;
 
 /// A lease.
@@ -138,7 +139,8 @@ impl Leases {
         hash: &mut ChainHash,
         (id, ttl_s): (i64, u64),
     ) {
-        let lasts_ms = ttl_s.saturating_mul(1000).saturating_add(LEASE_SLACK_MS);
+        let slack_ms = if planted(Bug::SlackRemoved) { 0 } else { LEASE_SLACK_MS };
+        let lasts_ms = ttl_s.saturating_mul(1000).saturating_add(slack_ms);
         let expires_at_ms = self.clock_ms.saturating_add(lasts_ms);
         let mut record = BytesMut::with_capacity(16);
         record.put_u64(ttl_s);

@@ -4,6 +4,9 @@
 //! May not know consensus, the log, a wall clock or a concrete engine.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+extern crate mutants;
+
 mod auth;
 mod chain_hash;
 pub mod command;

@@ -92,8 +92,8 @@ impl Default for WatchLimits {
 }
 
 const _: () = {
-    assert!(TXN_DEPTH_MAX <= TXN_ITEMS_MAX);
-    assert!(LEASE_TTL_MAX_S < u64::MAX / 1000 - LEASE_SLACK_MS);
-    assert!(LEARNERS_MAX < MEMBERS_MAX);
-    assert!(HASH_INTERVAL.is_power_of_two());
+    core::assert!(TXN_DEPTH_MAX <= TXN_ITEMS_MAX);
+    core::assert!(LEASE_TTL_MAX_S < u64::MAX / 1000 - LEASE_SLACK_MS);
+    core::assert!(LEARNERS_MAX < MEMBERS_MAX);
+    core::assert!(HASH_INTERVAL.is_power_of_two());
 };

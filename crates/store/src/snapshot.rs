@@ -23,6 +23,7 @@ use crate::{Engine, state_machine::MachineKind};
 use bytes::Bytes;
 use clocks::{GroupId, LogPosition};
 use codec::{ChunkWriter, Record};
+use mutants::{Bug, planted};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -222,6 +223,9 @@ impl SnapshotReader {
             },
             Part::LeaseClock => {
                 self.put_single(META_LEASE_CLOCK, writer)?;
+                if planted(Bug::LeasesNotInSnapshot) {
+                    return Ok(Filled::Part(Part::Auth));
+                }
                 Filled::Part(Part::Leases(Bound::Unbounded))
             }
             Part::Leases(from) => match self.fill_space(Space::Leases, from, writer)? {

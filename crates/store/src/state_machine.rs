@@ -34,6 +34,7 @@ use crate::versioned_value::{Stop, compaction, settle};
 use crate::{Engine, WriteBatch, consistent_core};
 use bytes::Bytes;
 use clocks::{GroupId, LogIndex, LogPosition};
+use mutants::{Bug, planted};
 use std::sync::Arc;
 
 /// Which machine a group runs.
@@ -250,6 +251,11 @@ impl StateMachine {
         applied.revision = self.state.revision;
         self.receiver.write_changes(self.layout, &mut overlay);
         overlay.put(self.layout.meta(META_STATE), self.state.encode());
+        if planted(Bug::AppliedApart) {
+            let mut batch = WriteBatch::default();
+            batch.put(self.layout.meta(META_STATE), self.state.encode());
+            self.engine.write(batch)?;
+        }
         self.engine.write(overlay.into_batch())?;
         Ok(applied)
     }
@@ -263,6 +269,9 @@ impl StateMachine {
         let index = entry.position.index;
         let envelope = match entry.content {
             Content::Barrier => {
+                if planted(Bug::DuplicatesForgotten) {
+                    self.receiver.forget_requests();
+                }
                 self.close_entry(index, Effect::Done);
                 return Ok(());
             }

@@ -22,11 +22,12 @@ struct Row {
     development: &'static [&'static str],
 }
 
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 13] = [
     Row { name: "clocks", ours: &[], external: &[], development: &["goldenscript", "proptest"] },
+    Row { name: "mutants", ours: &[], external: &[], development: &[] },
     Row {
         name: "consensus",
-        ours: &["clocks"],
+        ours: &["clocks", "mutants"],
         external: &["bytes"],
         development: &["goldenscript", "proptest", "raft"],
     },
@@ -38,13 +39,13 @@ const ROWS: [Row; 12] = [
     },
     Row {
         name: "store",
-        ours: &["clocks"],
+        ours: &["clocks", "mutants"],
         external: &["bytes", "crc32c"],
         development: &["goldenscript", "proptest"],
     },
     Row {
         name: "replica",
-        ours: &["clocks", "consensus", "wal", "store"],
+        ours: &["clocks", "mutants", "consensus", "wal", "store"],
         external: &["bytes", "crc32c"],
         development: &["goldenscript", "proptest"],
     },
@@ -97,7 +98,7 @@ const ROWS: [Row; 12] = [
     },
     Row {
         name: "simulator",
-        ours: &["clocks", "consensus", "wal", "store", "replica", "wire", "checkers"],
+        ours: &["clocks", "mutants", "consensus", "wal", "store", "replica", "wire", "checkers"],
         external: &["bytes", "crc32c", "serde", "serde_json"],
         development: &["goldenscript", "proptest"],
     },

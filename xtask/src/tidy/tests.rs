@@ -207,6 +207,34 @@ fn a_crate_that_must_be_no_std_and_is_not_is_found() {
 }
 
 #[test]
+fn a_mark_that_nothing_sets_is_found() {
+    let fixture = Fixture::new("marks");
+    let list = "//! Marks.\nmarks! {\n    /// One.\n    Set,\n    /// Other.\n    SetNot,\n}\n";
+    fixture.write("crates/simulator/src/mark.rs", list);
+    fixture.write(
+        "crates/simulator/src/lib.rs",
+        "//! Simulator.\nmod mark;\nfn reach() { Mark::Set; Mark::SetNotAtAll; }\n",
+    );
+    fixture.expect(&["unset-mark crates/simulator/src/mark.rs"]);
+}
+
+#[test]
+fn a_planted_bug_in_what_ships_is_found() {
+    let fixture = Fixture::new("planted");
+    let manifest = |text: &str| format!("{text}\n[lints]\nworkspace = true\n");
+    fixture.write("crates/mutants/src/lib.rs", "//! Mutants.\n");
+    let by_default = manifest("[features]\nplanted = []\ndefault = [\"planted\"]");
+    fixture.write("crates/mutants/Cargo.toml", &by_default);
+    fixture.write("crates/store/src/lib.rs", "//! Store: mutants.\n");
+    let asked_for = manifest("[dependencies]\nmutants = { features = [\"planted\"] }");
+    fixture.write("crates/store/Cargo.toml", &asked_for);
+    fixture.expect(&[
+        "planted-bugs crates/mutants/Cargo.toml",
+        "planted-bugs crates/store/Cargo.toml",
+    ]);
+}
+
+#[test]
 fn a_file_without_a_module_doc_is_found() {
     let fixture = Fixture::new("module-doc");
     fixture.write("crates/store/src/lib.rs", "use clocks::Term;\n");

@@ -71,6 +71,10 @@ impl LogMachine {
         reads: Vec<WaitingRead>,
         index: LogIndex,
     ) {
+        let log = self.log(group);
+        if index > log.applied {
+            log.reads.confirmed(&reads, index);
+        }
         let mut requests = Vec::with_capacity(reads.len());
         for read in reads {
             match read.reader {

@@ -265,6 +265,7 @@ impl Machines {
             membership: consensus::Membership::of_voters([MEMBER]),
             membership_settled: true,
         });
-        NodeStatus { groups: groups.collect(), log_bytes: 4096, short_of_space, corrupt }
+        let groups = groups.collect();
+        NodeStatus { groups, log_bytes: 4096, short_of_space, corrupt, damaged: Vec::new() }
     }
 }
