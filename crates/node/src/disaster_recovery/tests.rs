@@ -7,7 +7,7 @@ use crate::{Node, Settings};
 use bytes::Bytes;
 use clocks::{LogPosition, Term};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::command::{Command, Envelope, Member, Put, SessionId};
 use store::{Content, MemEngine, ToApply};
 
@@ -41,6 +41,7 @@ impl Scratch {
     fn survivor(&self, keys: &[&str]) {
         let node = Node::start(&self.config("")).expect("it starts");
         put(&node, keys);
+        await_level(&node);
         node.stop().expect("it stops");
         let mut identity = self.open().identity().expect("a member's").clone();
         let address = "10.0.0.2:2380".to_owned();
@@ -54,6 +55,16 @@ impl Scratch {
 
     fn force(&self) -> Result<Option<Refounded>, String> {
         force_new_cluster(&mut self.open(), "127.0.0.1:2380")
+    }
+}
+
+/// The level rises by itself, after the first leader.
+fn await_level(node: &Node) {
+    let give_up = Instant::now() + Duration::from_secs(30);
+    let level = || node.handle().reader(GroupId::CONSISTENT_CORE).map(|core| core.feature_level());
+    while level().expect("a store") < FEATURE_LEVEL {
+        assert!(Instant::now() < give_up, "the feature level does not rise");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
