@@ -55,7 +55,7 @@ caught! {
     fn a_lease_clock_that_goes_on_by_the_leader_s_own_is_caught() =
         Mutant::LeaseClockFromOwn, 0, LEASES;
     fn a_lease_clock_that_every_leader_begins_anew_is_caught() =
-        Mutant::LeaseClockFromZero, 1, LEASES;
+        Mutant::LeaseClockFromZero, 3, LEASES;
     fn a_renewal_that_revives_a_lease_is_caught() = Mutant::RenewalRevives, 0, LEASES;
     fn a_lock_without_a_fence_is_caught() =
         Mutant::FenceForgotten, 0, "a fenced lock loses no update";
@@ -83,7 +83,7 @@ caught! {
     fn a_lease_without_slack_is_caught() = Mutant::Core(Bug::SlackRemoved), 0, LEASES;
     fn an_applied_position_apart_from_its_data_is_caught() =
         Mutant::Core(Bug::AppliedApart), 0, "members tell the same events";
-    fn a_snapshot_without_leases_is_caught() = Mutant::Core(Bug::LeasesNotInSnapshot), 0, AGREE;
+    fn a_snapshot_without_leases_is_caught() = Mutant::Core(Bug::LeasesNotInSnapshot), 0, LEASES;
     fn forgotten_duplicates_are_caught() = Mutant::Core(Bug::DuplicatesForgotten), 0, ONCE;
 }
 
