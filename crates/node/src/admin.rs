@@ -8,7 +8,7 @@ use crate::boot_clock::real_monotonic_now;
 use crate::injected_faults::{InjectedFaults, PretendedFaults};
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use clocks::GroupId;
@@ -60,9 +60,14 @@ impl AdminEndpoint {
 /// What is pretended is read and set as a whole.
 fn fault_routes(faults: &'static InjectedFaults) -> Router {
     let json = || [(header::CONTENT_TYPE, "application/json")];
-    let set = move |body: String| async move {
+    let set = move |headers: HeaderMap, body: String| async move {
+        // A page in somebody's browser cannot send this without asking first.
+        if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
+            let sentence = "say Content-Type: application/json".to_owned();
+            return (StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence).into_response();
+        }
         let set = PretendedFaults::from_json(&body)
-            .and_then(|pretended| faults.pretend(pretended, real_monotonic_now()));
+            .and_then(|pretended| faults.pretend(pretended, real_monotonic_now));
         tracing::warn!("injected faults are now {}", faults.to_json());
         match set {
             Ok(()) => (json(), faults.to_json()).into_response(),

@@ -91,13 +91,19 @@ impl PretendedFaults {
 }
 
 impl InjectedFaults {
-    /// Pretends this from `now` (of the real clock) on.
+    /// Pretends this from now on; `now` reads the real clock, once nobody else is shown the time:
+    /// what is shown never goes back.
     ///
     /// # Errors
     /// One sentence about an id that is none.
-    pub(crate) fn pretend(&self, faults: PretendedFaults, now: Monotonic) -> Result<(), String> {
+    pub(crate) fn pretend(
+        &self,
+        faults: PretendedFaults,
+        now: impl FnOnce() -> Monotonic,
+    ) -> Result<(), String> {
         let (drop_to, drop_from) = (ids(&faults.drop_to)?, ids(&faults.drop_from)?);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let now = now();
         let shown = state.clock.show(now);
         let clock = SkewedClock { real: now, shown, rate_ppm: faults.monotonic_rate_ppm };
         *state = State { pretended: faults, drop_to, drop_from, clock };
@@ -161,7 +167,7 @@ mod tests {
 
     fn set(faults: &InjectedFaults, json: &str, now: u64) {
         let pretended = PretendedFaults::from_json(json).expect("it makes sense");
-        faults.pretend(pretended, Monotonic(now)).expect("it makes sense");
+        faults.pretend(pretended, || Monotonic(now)).expect("it makes sense");
     }
 
     #[test]
@@ -214,7 +220,7 @@ mod tests {
         assert!(refusal(r#"{"monotonic_rate_ppm": -9223372036854775808}"#).contains("bounds"));
         assert!(refusal(r#"{"disk_delay_ms": 60001}"#).contains("disk_delay_ms"));
         let unknown = PretendedFaults::from_json(r#"{"drop_to": ["n1"]}"#).expect("a word");
-        let refusal = InjectedFaults::default().pretend(unknown, Monotonic(0));
+        let refusal = InjectedFaults::default().pretend(unknown, || Monotonic(0));
         assert!(refusal.expect_err("not an id").contains("\"n1\""));
     }
 }
