@@ -206,8 +206,9 @@ fn reading(journal: &Journal) -> String {
          acknowledged before it began. A serializable one shows what the member asked has, which \
          may be late.</dd>\n</dl>\n\
          <h2>Doing it again</h2>\n<p>Real processes never do the same thing twice; the seed \
-         repeats the order of faults, whom they hit and the load's mix. All numbers of this page \
-         are in <code>journal.json</code> beside it.</p>\n<pre>{}</pre>\n",
+         repeats the order of faults, the choice of whom they hit beside leaders, and the \
+         load's mix. All numbers of this page are in <code>journal.json</code> beside \
+         it.</p>\n<pre>{}</pre>\n",
         escape(&journal.command)
     )
 }

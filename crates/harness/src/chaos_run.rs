@@ -5,6 +5,7 @@
 //! (`chaos_plan`), how they are injected (`fault_injector`), what is asked of the cluster
 //! (`chaos_load`), what the numbers mean (`fault_effect`).
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -128,7 +129,9 @@ impl Stage {
                     fault_endpoint::look(address).await?;
                 }
                 let subject = Subject::Attached { admin: admin.clone(), ids };
-                let prefix = format!("quorate-chaos/{}/", std::process::id());
+                // Two runs at one cluster must not delete each other's keys.
+                let run = RandomState::new().hash_one(std::process::id());
+                let prefix = format!("quorate-chaos/{run:016x}/");
                 (subject, access.clone(), endpoints.clone(), endpoints.clone(), prefix)
             }
             Target::Quorate { .. } | Target::Etcd { .. } => {

@@ -24,7 +24,7 @@ pub(crate) fn run(options: &ChaosOptions) -> Result<(), Failure> {
         seed: options.seed,
         offset: options.offset,
         directory: options.report.clone().unwrap_or_else(free_directory),
-        command: command(),
+        command: command(std::env::args().skip(1)),
     };
     plan.validate().map_err(Failure::Usage)?;
     chaos_run::refuse_directory(&plan.directory).map_err(Failure::Usage)?;
@@ -99,8 +99,31 @@ fn free_directory() -> PathBuf {
     names.find(|path| !path.exists()).expect("numbers do not end before names do")
 }
 
-/// As it was typed, for the report.
-fn command() -> String {
-    let words = std::env::args().skip(1);
-    std::iter::once("quorate".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+/// As it was typed, for the report, which is passed on: without the password.
+fn command(words: impl Iterator<Item = String>) -> String {
+    const SECRET: [&str; 2] = ["--user", "--password"];
+    let mut shown = vec!["quorate".to_owned()];
+    let mut is_secret = false;
+    for word in words {
+        let option = word.split('=').next().unwrap_or_default().to_owned();
+        shown.push(match () {
+            () if is_secret => "…".to_owned(),
+            () if SECRET.contains(&option.as_str()) && option != word => format!("{option}=…"),
+            () => word.clone(),
+        });
+        is_secret = SECRET.contains(&word.as_str());
+    }
+    shown.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command;
+
+    #[test]
+    fn a_report_holds_no_password() {
+        let words = "chaos --user root:s3cret --password=s3cret --seed 7 --user=root:s3cret";
+        let shown = command(words.split(' ').map(str::to_owned));
+        assert_eq!(shown, "quorate chaos --user … --password=… --seed 7 --user=…");
+    }
 }

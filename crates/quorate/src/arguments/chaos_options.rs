@@ -38,7 +38,7 @@ pub(crate) struct ChaosOptions {
     /// Where the report goes; a directory that is not there yet, or empty [default: chaos-report].
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
-    /// Repeats the order of faults, whom they hit and the mix of requests.
+    /// Repeats the order of faults, the choice of whom they hit beside leaders, and the mix.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Added to every port.
