@@ -87,11 +87,23 @@ caught! {
     fn forgotten_duplicates_are_caught() = Mutant::Core(Bug::DuplicatesForgotten), 0, ONCE;
 }
 
+/// Written down, and found by no seed tried so far (docs/testing.md). This list only gets shorter.
+const NOT_FOUND_YET: [Bug; 6] = [
+    Bug::StaleWriteCounts,
+    Bug::LeaseFromReply,
+    Bug::PromiseForgotten,
+    Bug::VoteKeepsTimer,
+    Bug::OlderTermCounts,
+    Bug::DamageUnmarked,
+];
+
 #[test]
-fn every_bug_is_recorded_once() {
-    let count = |mutant| RECORDED.iter().filter(|other| **other == mutant).count();
-    let twice: Vec<Mutant> = Mutant::all().filter(|mutant| count(*mutant) > 1).collect();
-    assert!(twice.is_empty(), "recorded twice: {twice:?}");
+fn every_bug_is_recorded_once_unless_it_is_known_to_be_missing() {
+    for mutant in Mutant::all() {
+        let missing = NOT_FOUND_YET.iter().any(|bug| mutant == Mutant::Core(*bug));
+        let count = RECORDED.iter().filter(|other| **other == mutant).count();
+        assert_eq!(count, usize::from(!missing), "{mutant:?}");
+    }
 }
 
 /// What a bug's world finds without the bug would say nothing about the bug.
