@@ -225,7 +225,7 @@ fn a_planted_bug_in_what_ships_is_found() {
     fixture.write("crates/mutants/src/lib.rs", "//! Mutants.\n");
     let by_default = manifest("[features]\nplanted = []\ndefault = [\"planted\"]");
     fixture.write("crates/mutants/Cargo.toml", &by_default);
-    fixture.write("crates/store/src/lib.rs", "//! Store: mutants.\n");
+    fixture.write("crates/store/src/lib.rs", "//! Store.\nuse mutants::planted;\n");
     let asked_for = manifest("[dependencies]\nmutants = { features = [\"planted\"] }");
     fixture.write("crates/store/Cargo.toml", &asked_for);
     fixture.expect(&[
