@@ -108,6 +108,10 @@ impl Feature {
             // One of them at a time.
             drawn.remove(&Feature::Membership);
         }
+        if drawn.contains(&Feature::RollingUpgrade) {
+            // An old build that is started by mistake may be all that is left of a quorum.
+            drawn.remove(&Feature::Membership);
+        }
         if drawn.contains(&Feature::Operator) || drawn.contains(&Feature::Membership) {
             // Who lost a disk for good, and who joins, has nothing to spare either.
             drawn.remove(&Feature::Rot);
