@@ -316,8 +316,8 @@ pub(crate) struct SimOptions {
     /// Members of every cluster, from 3 to 5 [default: what each seed draws].
     #[arg(long, value_parser = parse_nodes)]
     pub(crate) nodes: Option<usize>,
-    /// Kind of world: calm, swarm, hostile, wan; or beyond-clock-bound, lying-fsync, which go
-    /// beyond what is promised and must end in a violation that is found.
+    /// Kind of world: calm, swarm, frontier, hostile, wan; or beyond-clock-bound, lying-fsync,
+    /// which go beyond what is promised and must end in a violation that is found.
     #[arg(long, value_parser = parse_profile, default_value = "swarm")]
     pub(crate) profile: Profile,
     /// Write what happens in the one seed to this file, a line of JSON an event (docs/trace.md).

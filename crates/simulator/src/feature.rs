@@ -3,6 +3,7 @@
 //! Each has a workload, a checker and a planted bug. A seed draws a few, since one that does
 //! everything does little of each; none shifts what another draws.
 
+use crate::profile::Profile;
 use crate::rng::{Chance, Seed};
 use std::collections::BTreeSet;
 
@@ -83,6 +84,19 @@ impl Feature {
         )
     }
 
+    /// Whether everything that it finds is explained; the others are left to `Profile::Frontier`.
+    const fn is_settled(self) -> bool {
+        matches!(
+            self,
+            Feature::RollingUpgrade
+                | Feature::Leases
+                | Feature::Locks
+                | Feature::Membership
+                | Feature::Accounts
+                | Feature::Operator
+        )
+    }
+
     const fn chance(self) -> Chance {
         match self {
             Feature::RollingUpgrade => Chance::percent(25),
@@ -97,9 +111,12 @@ impl Feature {
         }
     }
 
-    /// Those that a seed exercises.
-    pub(crate) fn draw(seed: Seed) -> BTreeSet<Feature> {
+    /// Those that a seed exercises in worlds of this kind.
+    pub(crate) fn draw(seed: Seed, profile: Profile) -> BTreeSet<Feature> {
         let drawn = |feature: &Feature| {
+            if profile != Profile::Frontier && !feature.is_settled() {
+                return false;
+            }
             let rng = &mut seed.stream("feature", *feature as u64);
             rng.chance(feature.chance())
         };

@@ -16,6 +16,8 @@ pub enum Profile {
     /// Every seed draws which faults there are, and how often.
     #[default]
     Swarm,
+    /// As `Swarm`, with workloads and faults that are new: not all that they find is explained.
+    Frontier,
     /// All faults that any seed may draw, each at its highest rate.
     Hostile,
     /// Members are far apart: tens of milliseconds one way.
@@ -28,9 +30,10 @@ pub enum Profile {
 
 impl Profile {
     /// All of them, with the names that people give them.
-    pub const ALL: [(&'static str, Profile); 6] = [
+    pub const ALL: [(&'static str, Profile); 7] = [
         ("calm", Profile::Calm),
         ("swarm", Profile::Swarm),
+        ("frontier", Profile::Frontier),
         ("hostile", Profile::Hostile),
         ("wan", Profile::Wan),
         ("beyond-clock-bound", Profile::BeyondClockBound),
@@ -45,7 +48,7 @@ impl Profile {
 
     pub(crate) fn shape(self, swarm: &mut Swarm) {
         match self {
-            Profile::Swarm => {}
+            Profile::Swarm | Profile::Frontier => {}
             Profile::Calm => {
                 // What a feature is made of stays.
                 let is_planned =

@@ -84,7 +84,7 @@ fn run(seed: u64, options: &Options, listener: Option<Listener>) -> SeedReport {
     let features = match (&options.features, options.mutant) {
         (Some(features), _) => features.clone(),
         (None, Some(mutant)) => mutant.features().iter().copied().collect(),
-        (None, None) => Feature::draw(Seed(seed)),
+        (None, None) => Feature::draw(Seed(seed), options.profile),
     };
     for feature in features {
         swarm.exercise(Seed(seed), feature);
